@@ -1,0 +1,28 @@
+"""Convolution and pooling ops for Theano, in cuda-convnet's c01b layout."""
+
+from convnet_ops import theano_setup
+
+theano_setup.prepare()
+
+from convnet_ops import opt  # noqa: E402  (importing it registers the graph rewrites)
+from convnet_ops.filter_acts import FilterActs  # noqa: E402
+from convnet_ops.img_acts import ImageActs  # noqa: E402
+from convnet_ops.layout import bc01_to_c01b, c01b_to_bc01, gpu_contiguous  # noqa: E402
+from convnet_ops.pool import MaxPool, MaxPoolGrad, MaxPoolRop, max_pool_c01b  # noqa: E402
+from convnet_ops.version import __version__  # noqa: E402
+from convnet_ops.weight_acts import WeightActs  # noqa: E402
+
+__all__ = [
+    "FilterActs",
+    "ImageActs",
+    "MaxPool",
+    "MaxPoolGrad",
+    "MaxPoolRop",
+    "WeightActs",
+    "__version__",
+    "bc01_to_c01b",
+    "c01b_to_bc01",
+    "gpu_contiguous",
+    "max_pool_c01b",
+    "opt",
+]

@@ -1,0 +1,220 @@
+// Arrays, kernels and errors in the GPU host code.
+#ifndef CONVNET_OPS_GPU_LAUNCH_H
+#define CONVNET_OPS_GPU_LAUNCH_H
+
+#include <Python.h>
+#include <gpuarray/kernel.h>
+#include <gpuarray/types.h>
+#include <gpuarray_helper.h>
+
+#include "choose_row.h"
+#include "conv_shape.h"
+
+struct DeviceArray {
+  gpudata *data;
+  size_t offset;  // in bytes
+};
+
+// As in cuda/common.cuh. With p = 31 + ceil(log2(value)) and multiplier = ceil(2^p / value), which fits into 32 bits,
+// (dividend * multiplier) >> p is exact for every dividend below 2^31.
+struct Divisor {
+  int value;
+  unsigned multiplier;
+  int shift;
+};
+
+static inline Divisor make_divisor(npy_int64 value) {
+  Divisor divisor = {(int)value, 0, 0};
+  if (value > 1) {
+    int log = 0;
+    while (((npy_int64)1 << log) < value) ++log;
+    divisor.multiplier = (unsigned)((((npy_uint64)1 << (31 + log)) + value - 1) / value);
+    divisor.shift = log - 1;
+  }
+  return divisor;
+}
+
+static inline DeviceArray device_array(PyGpuArrayObject *array) {
+  const DeviceArray result = {array->ga.data, array->ga.offset};
+  return result;
+}
+
+static inline void copy_dims(PyGpuArrayObject *array, npy_int64 *dims) {
+  for (int i = 0; i < 4; ++i) dims[i] = PyGpuArray_DIM(array, i);
+}
+
+// Whether groups of 4 floats along a dimension of this size may be loaded at once from these arrays.
+static inline int vector_width(npy_int64 size, PyGpuArrayObject *array, PyGpuArrayObject *other) {
+  return size % 4 == 0 && array->ga.offset % 16 == 0 && (other == NULL || other->ga.offset % 16 == 0) ? 4 : 1;
+}
+
+// A C-contiguous array with the same values, for as long as this object lives: the array itself, or a copy.
+class ContiguousGpuArray {
+ public:
+  explicit ContiguousGpuArray(PyGpuArrayObject *array) {
+    if (GpuArray_IS_C_CONTIGUOUS(&array->ga)) {
+      Py_INCREF(array);
+      array_ = array;
+    } else {
+      array_ = pygpu_copy(array, GA_C_ORDER);
+    }
+  }
+  ~ContiguousGpuArray() { Py_XDECREF(array_); }
+  bool failed() const { return array_ == NULL; }
+  PyGpuArrayObject *get() const { return array_; }
+
+ private:
+  ContiguousGpuArray(const ContiguousGpuArray &);
+  void operator=(const ContiguousGpuArray &);
+  PyGpuArrayObject *array_;
+};
+
+// The kernels index with 32 bits.
+static inline int check_index_limit(const char *op, const char *argument, int nd, const npy_int64 *dims) {
+  double size = 1;
+  for (int i = 0; i < nd; ++i) size *= (double)dims[i];
+  if (size < 2147483648.0) return 0;
+  PyErr_Format(PyExc_ValueError,
+               "%s: %s of shape (%lld, %lld, %lld, %lld) has 2**31 or more elements; on the GPU an array must have fewer",
+               op, argument, (long long)dims[nd - 4], (long long)dims[nd - 3], (long long)dims[nd - 2],
+               (long long)dims[nd - 1]);
+  return -1;
+}
+
+// A new float32 array, or NULL with MemoryError.
+static inline PyGpuArrayObject *allocate(const char *op, const char *what, int nd, const npy_int64 *dims,
+                                         PyGpuContextObject *context) {
+  size_t shape[5];
+  double bytes = sizeof(float);
+  for (int i = 0; i < nd; ++i) {
+    shape[i] = dims[i];
+    bytes *= (double)dims[i];
+  }
+  PyGpuArrayObject *array = pygpu_empty(nd, shape, GA_FLOAT, GA_C_ORDER, context, Py_None);
+  if (array == NULL) {
+    PyErr_Clear();
+    PyErr_Format(PyExc_MemoryError, "%s: no GPU memory for its %s of %lld bytes", op, what, (long long)bytes);
+  }
+  return array;
+}
+
+// Makes *out a C-contiguous float32 array of this shape, keeping the one that is there if it fits.
+static inline int prepare_output(const char *op, const char *what, PyGpuArrayObject **out, int nd,
+                                 const npy_int64 *dims, PyGpuContextObject *context) {
+  if (check_index_limit(op, what, nd, dims) != 0) return -1;
+  size_t shape[5];
+  for (int i = 0; i < nd; ++i) shape[i] = dims[i];
+  if (*out != NULL && theano_size_check(*out, nd, shape, GA_FLOAT) && GpuArray_IS_C_CONTIGUOUS(&(*out)->ga)) return 0;
+  Py_XDECREF(*out);
+  *out = allocate(op, what, nd, dims, context);
+  return *out == NULL ? -1 : 0;
+}
+
+static inline int multiprocessor_count(PyGpuContextObject *context) {
+  unsigned int count = 0;
+  if (gpucontext_property(context->ctx, GA_CTX_PROP_NUMPROCS, &count) != GA_NO_ERROR || count == 0) return 1;
+  return (int)count;
+}
+
+static inline int compile_kernel(GpuKernel *kernel, PyGpuContextObject *context, const char *name, const char *source,
+                                 const char *wrapper, unsigned argument_count, const int *types) {
+  const char *texts[2] = {source, wrapper};
+  char *log = NULL;
+  const int error = GpuKernel_init(kernel, context->ctx, 2, texts, NULL, name, argument_count, types, 0, &log);
+  if (error != GA_NO_ERROR) {
+    kernel->k = NULL;
+    kernel->args = NULL;
+    PyErr_Format(PyExc_RuntimeError, "kernel %s does not compile: %s\n%s", name,
+                 gpucontext_error(context->ctx, error), log == NULL ? "" : log);
+  }
+  free(log);
+  return error == GA_NO_ERROR ? 0 : -1;
+}
+
+static inline int launch_kernel(GpuKernel *kernel, const char *name, const size_t *grid, size_t threads,
+                                void **arguments) {
+  const size_t block[3] = {threads, 1, 1};
+  const int error = GpuKernel_call(kernel, 3, grid, block, 0, arguments);
+  if (error == GA_NO_ERROR) return 0;
+  PyErr_Format(PyExc_RuntimeError, "kernel %s failed with grid (%zu, %zu, %zu), %zu threads a block: %s", name, grid[0],
+               grid[1], grid[2], threads, GpuKernel_error(kernel, error));
+  return -1;
+}
+
+static inline void print_choice(const GpuRows &table, int row, const ProductShape &shape, long long depth) {
+  const char *wanted = getenv("CONVNET_OPS_PRINT_CONFIG");
+  if (wanted != NULL && strcmp(wanted, "1") == 0)
+    PySys_WriteStderr("%s: m %lld, n %lld, batches %lld, depth %lld, loads of %d and %d floats: row %s\n", table.family,
+                      shape.m, shape.n, shape.batches, depth, shape.vec_m, shape.vec_n, table.rows[row].name);
+}
+
+// The row to launch: the one that CONVNET_OPS_VARIANT names, or the cheapest. Returns -1 with ValueError if the named
+// one does not exist or does not support the shape.
+static inline int choose_row(const GpuRows &table, const ProductShape &shape, long long depth,
+                             PyGpuContextObject *context) {
+  size_t length;
+  const char *forced = forced_row(table.family, &length);
+  int row = -1;
+  if (forced == NULL) {
+    row = cheapest_row(table, shape, multiprocessor_count(context));
+  } else {
+    for (int i = 0; i < table.count; ++i)
+      if (row_is_forced(table.family, table.rows[i].name)) row = i;
+    if (row < 0) {
+      PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: %s has no row named '%.200s'", table.family, forced);
+      return -1;
+    }
+    if (!row_supports(table.rows[row], shape)) {
+      PyErr_Format(PyExc_ValueError,
+                   "CONVNET_OPS_VARIANT: row %s of %s loads %d and %d floats at once; these sizes and addresses allow "
+                   "%d and %d",
+                   table.rows[row].name, table.family, table.rows[row].vec_m, table.rows[row].vec_n, shape.vec_m,
+                   shape.vec_n);
+      return -1;
+    }
+  }
+  print_choice(table, row, shape, depth);
+  return row;
+}
+
+// Grid of a kernel whose threads go over `size` elements.
+static inline void elementwise_grid(npy_int64 size, int threads, size_t *grid) {
+  grid[0] = (size + threads - 1) / threads;
+  grid[1] = grid[2] = 1;
+}
+
+// The arguments of cuda/correlate.cuh, which filter_acts and img_acts share; Args is their CorrelateArgs.
+template <typename Args>
+static void fill_correlate_args(const Correlation &c, const GpuRow &row, Args *args, size_t *grid) {
+  const npy_int64 m_tiles = (c.m + row.tile_m - 1) / row.tile_m;
+  const npy_int64 columns = correlation_columns(&c);
+  args->channels = (int)c.channels;
+  args->rows = (int)c.rows;
+  args->cols = (int)c.cols;
+  args->m = (int)c.m;
+  args->filter_stride = (int)c.filter_stride;
+  args->depth = (int)correlation_depth(&c);
+  args->stride_y = (int)c.stride_y;
+  args->stride_x = (int)c.stride_x;
+  args->pad_y = (int)c.pad_y;
+  args->pad_x = (int)c.pad_x;
+  args->columns = (int)columns;
+  args->out_rows = (int)c.out_rows;
+  args->out_cols = (int)c.out_cols;
+  args->phases_y = (int)c.phases_y;
+  args->phases_x = (int)c.phases_x;
+  args->base_y = (int)c.base_y;
+  args->base_x = (int)c.base_x;
+  args->by_n = make_divisor(c.n);
+  args->by_grid_cols = make_divisor(c.grid_cols);
+  args->by_taps = make_divisor(c.taps_y * c.taps_x);
+  args->by_tap_cols = make_divisor(c.taps_x);
+  args->by_phases = make_divisor(c.phases_y * c.phases_x);
+  args->by_phases_x = make_divisor(c.phases_x);
+  args->by_m_tiles = make_divisor(m_tiles);
+  grid[0] = m_tiles * ((columns + row.tile_n - 1) / row.tile_n);
+  grid[1] = 1;
+  grid[2] = c.groups;
+}
+
+#endif

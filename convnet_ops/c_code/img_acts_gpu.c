@@ -1,0 +1,95 @@
+#section support_code_struct
+
+int img_acts_plain(const ConvShape &s, PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyGpuArrayObject *out,
+                   PyGpuContextObject *context) {
+  ImgActsArgs args;
+  args.hid_acts = device_array(hid_acts);
+  args.filters = device_array(filters);
+  args.out = device_array(out);
+  args.channels = (int)s.channels;
+  args.rows = (int)s.rows;
+  args.cols = (int)s.cols;
+  args.n = (int)s.n;
+  args.filter_rows = (int)s.filter_rows;
+  args.filter_cols = (int)s.filter_cols;
+  args.filter_count = (int)(s.groups * s.filters);
+  args.filters_per_group = (int)s.filters;
+  args.out_rows = (int)s.out_rows;
+  args.out_cols = (int)s.out_cols;
+  args.stride_y = (int)s.stride_y;
+  args.stride_x = (int)s.stride_x;
+  args.pad_y = (int)s.pad_y;
+  args.pad_x = (int)s.pad_x;
+  args.size = (int)(s.groups * s.channels * s.rows * s.cols * s.n);
+  size_t grid[3];
+  elementwise_grid(args.size, img_acts_plain_rows().rows[0].threads, grid);
+  return img_acts_plain_launch(0, grid, &args, context);
+}
+
+// A new array of the filters as image_correlation wants them, or NULL with an exception.
+PyGpuArrayObject *arranged_filters(const char *op, const ConvShape &s, const Correlation &c, PyGpuArrayObject *filters,
+                                   PyGpuContextObject *context) {
+  const npy_int64 dims[4] = {s.filters, c.taps_y, c.taps_x, c.filter_stride};
+  if (check_index_limit(op, "workspace", 4, dims) != 0) return NULL;
+  PyGpuArrayObject *arranged = allocate(op, "workspace", 4, dims, context);
+  if (arranged == NULL) return NULL;
+  ArrangeFiltersArgs args;
+  args.filters = device_array(filters);
+  args.out = device_array(arranged);
+  args.channels = (int)s.channels;
+  args.filter_rows = (int)s.filter_rows;
+  args.filter_cols = (int)s.filter_cols;
+  args.filter_count = (int)(s.groups * s.filters);
+  args.filters_per_group = (int)s.filters;
+  args.groups = (int)s.groups;
+  args.taps_y = (int)c.taps_y;
+  args.taps_x = (int)c.taps_x;
+  args.phases_y = (int)c.phases_y;
+  args.phases_x = (int)c.phases_x;
+  args.size = (int)(dims[0] * dims[1] * dims[2] * dims[3]);
+  size_t grid[3];
+  elementwise_grid(args.size, arrange_filters_rows().rows[0].threads, grid);
+  if (arrange_filters_launch(0, grid, &args, context) != 0) {
+    Py_DECREF(arranged);
+    return NULL;
+  }
+  return arranged;
+}
+
+int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyArrayObject *output_shape,
+                             PyGpuArrayObject **out, PARAMS_TYPE *params) {
+  const char *op = "ImageActs";
+  npy_int64 hid_dims[4], filters_dims[4], size[2];
+  copy_dims(hid_acts, hid_dims);
+  copy_dims(filters, filters_dims);
+  const npy_int64 size_count = read_sizes(output_shape, size);
+  ConvShape s = shape_with_params(params);
+  if (img_acts_shape(op, hid_dims, filters_dims, size, size_count, &s) != 0 ||
+      check_index_limit(op, "hid_acts", 4, hid_dims) != 0 || check_index_limit(op, "filters", 4, filters_dims) != 0)
+    return -1;
+  const npy_int64 out_dims[4] = {s.groups * s.channels, s.rows, s.cols, s.n};
+  const ContiguousGpuArray hid_array(hid_acts), filter_array(filters);
+  if (hid_array.failed() || filter_array.failed() ||
+      prepare_output(op, "output", out, 4, out_dims, params->context) != 0)
+    return -1;
+  if (row_is_forced("img_acts", "plain"))
+    return img_acts_plain(s, hid_array.get(), filter_array.get(), *out, params->context);
+
+  const Correlation c = image_correlation(&s);
+  const ProductShape shape = {c.m, correlation_columns(&c), c.groups, c.m % 4 == 0 ? 4 : 1,
+                              vector_width(c.n, hid_array.get(), *out)};
+  const GpuRows table = img_acts_rows();
+  const int row = choose_row(table, shape, correlation_depth(&c), params->context);
+  if (row < 0) return -1;
+  PyGpuArrayObject *arranged = arranged_filters(op, s, c, filter_array.get(), params->context);
+  if (arranged == NULL) return -1;
+  CorrelateArgs args;
+  args.images = device_array(hid_array.get());
+  args.filters = device_array(arranged);
+  args.out = device_array(*out);
+  size_t grid[3];
+  fill_correlate_args(c, table.rows[row], &args, grid);
+  const int failed = img_acts_launch(row, grid, &args, params->context);
+  Py_DECREF(arranged);
+  return failed;
+}

@@ -1,0 +1,31 @@
+#section support_code
+
+#include "gpu_pool.h"
+
+#section support_code_struct
+
+int APPLY_SPECIFIC(max_pool_rop)(PyGpuArrayObject *images, PyGpuArrayObject *direction, PyGpuArrayObject **out,
+                                 PARAMS_TYPE *params) {
+  const char *op = "MaxPoolRop";
+  npy_int64 dims[4], direction_dims[4];
+  PoolShape s;
+  copy_dims(images, dims);
+  copy_dims(direction, direction_dims);
+  if (pool_shape(op, dims, params, &s) != 0 || check_dims(op, "eval_point", direction_dims, dims) != 0 ||
+      check_index_limit(op, "images", 4, dims) != 0)
+    return -1;
+  const npy_int64 out_dims[4] = {s.channels, s.out_rows, s.out_cols, s.n};
+  const ContiguousGpuArray image_array(images), direction_array(direction);
+  if (image_array.failed() || direction_array.failed() ||
+      prepare_output(op, "output", out, 4, out_dims, params->context) != 0)
+    return -1;
+  const int vec = vector_width(s.n, image_array.get(), direction_array.get());
+  PoolArgs args;
+  args.images = args.maxout = device_array(image_array.get());
+  args.values = device_array(direction_array.get());
+  args.out = device_array(*out);
+  return launch_pool(
+      max_pool_rop_rows(), s, s.out_rows, s.out_cols, vec == 4 ? vector_width(s.n, *out, NULL) : 1, &args,
+      params->context,
+      [&](int row, const size_t *grid) { return max_pool_rop_launch(row, grid, &args, params->context); });
+}

@@ -1,0 +1,66 @@
+// Shapes of the pooling ops: the checks that need sizes, shared by the CPU and the GPU code.
+#ifndef CONVNET_OPS_POOL_SHAPE_H
+#define CONVNET_OPS_POOL_SHAPE_H
+
+#include "conv_shape.h"
+
+// images (channels, rows, cols, n), output (channels, out_rows, out_cols, n)
+struct PoolShape {
+  npy_int64 channels, rows, cols, n;
+  npy_int64 out_rows, out_cols;
+  npy_int64 ds_y, ds_x, stride_y, stride_x, start_y, start_x;
+};
+
+static inline int pool_direction(const char *op, const char *direction, npy_int64 size, npy_int64 ds, npy_int64 stride,
+                                 npy_int64 start, npy_int64 outputs, npy_int64 *out_size) {
+  if (ds > size) {
+    PyErr_Format(PyExc_ValueError, "%s: ds is %lld, larger than the %lld %s of the images", op, (long long)ds,
+                 (long long)size, direction);
+    return -1;
+  }
+  if (start >= size) {
+    PyErr_Format(PyExc_ValueError, "%s: start is %lld; it must be less than the %lld %s of the images", op,
+                 (long long)start, (long long)size, direction);
+    return -1;
+  }
+  *out_size = outputs > 0 ? outputs : window_count(size - start, ds, stride);
+  if (start + (*out_size - 1) * stride >= size) {
+    PyErr_Format(PyExc_ValueError,
+                 "%s: outputs is %lld; from start %lld with stride %lld at most %lld windows touch the %lld %s of the "
+                 "images",
+                 op, (long long)outputs, (long long)start, (long long)stride,
+                 (long long)((size - 1 - start) / stride + 1), (long long)size, direction);
+    return -1;
+  }
+  return 0;
+}
+
+template <typename Params>
+static inline int pool_shape(const char *op, const npy_int64 *images, const Params *params, PoolShape *s) {
+  if (check_not_empty(op, "images", images) != 0) return -1;
+  s->channels = images[0];
+  s->rows = images[1];
+  s->cols = images[2];
+  s->n = images[3];
+  s->ds_y = params->ds_y;
+  s->ds_x = params->ds_x;
+  s->stride_y = params->stride_y;
+  s->stride_x = params->stride_x;
+  s->start_y = params->start_y;
+  s->start_x = params->start_x;
+  return pool_direction(op, "rows", s->rows, s->ds_y, s->stride_y, s->start_y, params->outputs_y, &s->out_rows) ||
+                 pool_direction(op, "columns", s->cols, s->ds_x, s->stride_x, s->start_x, params->outputs_x,
+                                &s->out_cols)
+             ? -1
+             : 0;
+}
+
+static inline int check_dims(const char *op, const char *argument, const npy_int64 *found, const npy_int64 *valid) {
+  if (found[0] == valid[0] && found[1] == valid[1] && found[2] == valid[2] && found[3] == valid[3]) return 0;
+  PyErr_Format(PyExc_ValueError, "%s: %s has shape (%lld, %lld, %lld, %lld); it must be (%lld, %lld, %lld, %lld)", op,
+               argument, (long long)found[0], (long long)found[1], (long long)found[2], (long long)found[3],
+               (long long)valid[0], (long long)valid[1], (long long)valid[2], (long long)valid[3]);
+  return -1;
+}
+
+#endif

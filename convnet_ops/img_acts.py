@@ -1,0 +1,109 @@
+"""ImageActs: the gradient of FilterActs' images, and the transposed convolution.
+
+CPU code: c_code/img_acts.c, GPU host code: c_code/img_acts_gpu.c, kernels: cuda/img_acts.cu and cuda/correlate.cuh.
+"""
+
+import theano.tensor as T
+from theano.gradient import DisconnectedType
+
+from convnet_ops import shapes
+from convnet_ops.base import GpuOp, gpu_params, like
+from convnet_ops.base_acts import BaseActs
+from convnet_ops.filter_acts import FilterActs, correlate_rows
+from convnet_ops.kernels import KernelFamily, Row
+
+
+class ImageActs(BaseActs):
+    """Gradient of FilterActs with respect to its images, in the c01b layout (cuda-convnet's `imgActs`).
+
+    out[c, h, w, n] = sum over all f, y, x, r, s with h = y * stride + r - pad and w = x * stride + s - pad of
+    hid_acts[f, y, x, n] * filters[c, r, s, f]. Used forward, it is a transposed convolution.
+
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32'.
+
+    Notes
+    -----
+    Called with (hid_acts, filters, output_shape=None):
+
+    hid_acts : (F, OH, OW, N), float32 or float64
+        Gradients of FilterActs' output.
+    filters : (C / groups, R, S, F), the dtype of hid_acts
+    output_shape : (H, W)
+        Two ints, two scalars or a vector. With stride 1 it follows from the other sizes and may be left out.
+    returns : (C, H, W, N)
+
+    On the GPU: float32 only (float64 stays on the CPU), and under 2**31 elements in any array.
+
+    Raises
+    ------
+    TypeError
+        When the graph is built: wrong dtype or number of dimensions, output_shape not two integers.
+    ValueError
+        When the graph is built: no output_shape though the stride exceeds 1. When it runs: hid_acts that FilterActs
+        would not give for images of output_shape, channel counts that disagree, groups that do not divide, an array
+        without elements or, on the GPU, with 2**31 or more.
+    MemoryError
+        No room for the output or the workspace, which is about the size of the filters.
+    """
+
+    c_file = "img_acts.c"
+    c_function = "img_acts"
+
+    def convert_inputs(self, hid_acts, filters, output_shape=None):
+        hid_acts, filters = self.as_arrays(hid_acts=hid_acts, filters=filters)
+        if output_shape is None:
+            if self.stride != (1, 1):
+                raise ValueError(
+                    "ImageActs: output_shape is None; with stride %r it must be given as (rows, columns)"
+                    % (self.stride,)
+                )
+            output_shape = T.stack(
+                [
+                    hid_acts.shape[i] - 1 + filters.shape[i] - 2 * shapes.filter_pad(self.pads()[i - 1], filters.shape[i])
+                    for i in (1, 2)
+                ]
+            )
+        return [hid_acts, filters, self.as_size("output_shape", output_shape)]
+
+    def output_broadcasts(self, inputs):
+        hid_acts, filters = inputs[:2]
+        channel = filters.broadcastable[0] and self.groups == 1
+        return [(channel, False, False, hid_acts.broadcastable[3])]
+
+    def infer_shape(self, node, input_shapes):
+        hid_acts, filters, _ = input_shapes
+        output_shape = node.inputs[2]
+        return [(filters[0] * self.groups, output_shape[0], output_shape[1], hid_acts[3])]
+
+    def connection_pattern(self, node):
+        return [[True], [True], [False]]
+
+    def grad(self, inputs, output_gradients):
+        from convnet_ops.weight_acts import WeightActs
+
+        hid_acts, filters, _ = inputs
+        (images,) = output_gradients
+        hid_gradient = self.like_this(FilterActs)(images, filters)
+        filters_gradient = self.like_this(WeightActs)(images, hid_acts, filters.shape[1:3])[0]
+        return [like(hid_acts, hid_gradient), like(filters, filters_gradient), DisconnectedType()()]
+
+    def R_op(self, inputs, eval_points):
+        hid_acts, filters, output_shape = inputs
+        terms = []
+        if eval_points[0] is not None:
+            terms.append(self(eval_points[0], filters, output_shape))
+        if eval_points[1] is not None:
+            terms.append(self(hid_acts, eval_points[1], output_shape))
+        return [sum(terms[1:], terms[0]) if terms else None]
+
+
+class GpuImageActs(GpuOp, ImageActs):
+    """ImageActs on the GPU; the graph rewrites make it."""
+
+    c_file = "img_acts_gpu.c"
+    params_type = gpu_params(BaseActs.params_type)
+    kernel_families = (
+        KernelFamily("img_acts", ["correlate.cuh"], "CorrelateArgs", correlate_rows(phases=True)),
+        KernelFamily("img_acts_plain", ["img_acts.cu"], "ImgActsArgs", [Row("plain", "img_acts", 256)]),
+        KernelFamily("arrange_filters", ["img_acts.cu"], "ArrangeFiltersArgs", [Row("plain", "arrange_filters", 256)]),
+    )

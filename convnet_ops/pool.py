@@ -1,0 +1,253 @@
+"""MaxPool and its derivatives.
+
+CPU code: c_code/pool.c, GPU host code: c_code/max_pool*_gpu.c, kernels: cuda/pool.cu.
+"""
+
+from theano.gof import ParamsType
+from theano.scalar import int64
+
+from convnet_ops import shapes
+from convnet_ops.base import ConvnetOp, GpuOp, gpu_params, like
+from convnet_ops.kernels import KernelFamily, Row
+
+
+class BasePool(ConvnetOp):
+    """Base class of the pooling ops: the windows that slide over the images.
+
+    Parameters
+    ----------
+    ds : int or pair of int
+        Size of a window, (rows, columns).
+    stride : int or pair of int
+        Pixels between windows; less than ds makes them overlap, more leaves pixels out.
+    start : int or pair of int
+        Where the first window begins; a negative one begins outside the image.
+    outputs : int or pair of int
+        Size of the output; 0 stands for ceil((H - start - ds) / stride) + 1, or, where the stride exceeds ds, at most
+        ceil((H - start) / stride), so that the windows cover the image and none is empty. Windows are clipped to the
+        image.
+
+    Raises
+    ------
+    TypeError
+        An argument that is neither an int nor a pair of ints.
+    ValueError
+        ds or stride below 1, outputs below 0, start <= -ds (the first window would be empty).
+    """
+
+    __props__ = ("ds", "stride", "start", "outputs")
+    c_file = "pool.c"
+    params_type = ParamsType(
+        ds_y=int64,
+        ds_x=int64,
+        stride_y=int64,
+        stride_x=int64,
+        start_y=int64,
+        start_x=int64,
+        outputs_y=int64,
+        outputs_x=int64,
+    )
+
+    def __init__(self, ds, stride, start=0, outputs=0):
+        name = type(self).__name__
+        self.ds = self.ds_y, self.ds_x = shapes.pair(name, "ds", ds, 1)
+        self.stride = self.stride_y, self.stride_x = shapes.pair(name, "stride", stride, 1)
+        self.start = self.start_y, self.start_x = shapes.pair(name, "start", start, None)
+        self.outputs = self.outputs_y, self.outputs_x = shapes.pair(name, "outputs", outputs, 0)
+        if self.start_y <= -self.ds_y or self.start_x <= -self.ds_x:
+            raise ValueError("%s: start is %r; it must be greater than -ds, with ds %r" % (name, start, ds))
+        super().__init__()
+
+    def like_this(self, op_class):
+        """The op of another derivative with the arguments of this one."""
+        return op_class(**{name: getattr(self, name) for name in BasePool.__props__})
+
+    def output_shape(self, images):
+        """The shape of the pooled images, from theirs."""
+        rows, cols = (
+            shapes.pool_output_size(images[i + 1], self.ds[i], self.stride[i], self.start[i], self.outputs[i])
+            for i in (0, 1)
+        )
+        return (images[0], rows, cols, images[3])
+
+    def output_broadcasts(self, inputs):
+        channel, _, _, batch = inputs[0].broadcastable
+        return [(channel, False, False, batch)]
+
+
+class MaxPool(BasePool):
+    """Maximum of each window, in the c01b layout (cuda-convnet's `convLocalPool` with MaxPooler, pylearn2's MaxPool).
+
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+
+    Notes
+    -----
+    Called with (images):
+
+    images : (C, H, W, N), float32 or float64
+    returns : (C, OH, OW, N)
+
+    A NaN in a window gives NaN. The gradient goes to every position that equals its window's maximum: ties all get it.
+    R_op, its transpose, adds up the direction over them.
+
+    On the GPU: float32 only (float64 stays on the CPU), and under 2**31 elements in any array.
+
+    Raises
+    ------
+    TypeError
+        When the graph is built: wrong dtype or number of dimensions.
+    ValueError
+        When it runs: ds larger than the image, start past its end, outputs so large that a window is empty, an array
+        without elements or, on the GPU, with 2**31 or more.
+    MemoryError
+        No room for the output.
+    """
+
+    c_function = "max_pool"
+
+    def convert_inputs(self, images):
+        return self.as_arrays(images=images)
+
+    def infer_shape(self, node, input_shapes):
+        return [self.output_shape(input_shapes[0])]
+
+    def grad(self, inputs, output_gradients):
+        (images,) = inputs
+        (grads,) = output_gradients
+        return [like(images, self.like_this(MaxPoolGrad)(images, self(images), grads))]
+
+    def R_op(self, inputs, eval_points):
+        if eval_points[0] is None:
+            return [None]
+        return [self.like_this(MaxPoolRop)(inputs[0], eval_points[0])]
+
+
+class MaxPoolGrad(BasePool):
+    """Gradient of MaxPool (cuda-convnet's `convLocalMaxUndo`, pylearn2's MaxPoolGrad).
+
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+
+    Notes
+    -----
+    Called with (images, maxout, gz):
+
+    images : (C, H, W, N), float32 or float64
+    maxout : (C, OH, OW, N)
+        MaxPool's output for these images.
+    gz : (C, OH, OW, N)
+        The gradient of that output.
+    returns : (C, H, W, N)
+        For every pixel the sum of gz over the windows whose maximum it equals.
+
+    Errors and limits are those of MaxPool; maxout or gz of another shape than MaxPool's output is a ValueError too.
+    """
+
+    c_function = "max_pool_grad"
+
+    def convert_inputs(self, images, maxout, gz):
+        return self.as_arrays(images=images, maxout=maxout, gz=gz)
+
+    def infer_shape(self, node, input_shapes):
+        return [input_shapes[0]]
+
+    # Constant in images and maxout but where the maximum changes places, where it has no derivative: zero.
+    def grad(self, inputs, output_gradients):
+        images, maxout, gz = inputs
+        (direction,) = output_gradients
+        return [images.zeros_like(), maxout.zeros_like(), like(gz, self.like_this(MaxPoolRop)(images, direction))]
+
+    def R_op(self, inputs, eval_points):
+        images, maxout, _ = inputs
+        if eval_points[2] is None:
+            return [images.zeros_like()]
+        return [self(images, maxout, eval_points[2])]
+
+
+class MaxPoolRop(BasePool):
+    """Derivative of MaxPool along a direction: the transpose of MaxPoolGrad (pylearn2's MaxPoolRop).
+
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+
+    Notes
+    -----
+    Called with (images, eval_point):
+
+    images : (C, H, W, N), float32 or float64
+    eval_point : (C, H, W, N)
+        The direction.
+    returns : (C, OH, OW, N)
+        For every window the sum of eval_point over the positions that equal its maximum.
+
+    Errors and limits are those of MaxPool; eval_point of another shape than images is a ValueError too.
+    """
+
+    c_function = "max_pool_rop"
+
+    def convert_inputs(self, images, eval_point):
+        return self.as_arrays(images=images, eval_point=eval_point)
+
+    def infer_shape(self, node, input_shapes):
+        return [self.output_shape(input_shapes[0])]
+
+    def grad(self, inputs, output_gradients):
+        images, eval_point = inputs
+        (grads,) = output_gradients
+        maxout = self.like_this(MaxPool)(images)
+        return [images.zeros_like(), like(eval_point, self.like_this(MaxPoolGrad)(images, maxout, grads))]
+
+    def R_op(self, inputs, eval_points):
+        images, _ = inputs
+        if eval_points[1] is None:
+            return [self(images, images.zeros_like())]
+        return [self(images, eval_points[1])]
+
+
+def max_pool_c01b(c01b, pool_shape, pool_stride, start=0):
+    """Max-pooling with pylearn2's argument names.
+
+    Parameters
+    ----------
+    c01b : (C, H, W, N) variable
+    pool_shape : int or pair of int
+        Size of a window: MaxPool's ds.
+    pool_stride : int or pair of int
+    start : int or pair of int
+
+    Returns
+    -------
+    (C, OH, OW, N) variable
+        MaxPool(pool_shape, pool_stride, start)(c01b), which says what is raised.
+    """
+    return MaxPool(pool_shape, pool_stride, start)(c01b)
+
+
+def _families(name):
+    rows = [
+        Row("n4", name + "<4>", threads=256, tile_n=1024, vec_n=4, weight=100),
+        Row("plain", name + "<1>", threads=256, tile_n=256, weight=50),
+    ]
+    return (KernelFamily(name, ["pool.cu"], "PoolArgs", rows),)
+
+
+class GpuMaxPool(GpuOp, MaxPool):
+    """MaxPool on the GPU; the graph rewrites make it."""
+
+    c_file = "max_pool_gpu.c"
+    params_type = gpu_params(BasePool.params_type)
+    kernel_families = _families("max_pool")
+
+
+class GpuMaxPoolGrad(GpuOp, MaxPoolGrad):
+    """MaxPoolGrad on the GPU; the graph rewrites make it."""
+
+    c_file = "max_pool_grad_gpu.c"
+    params_type = gpu_params(BasePool.params_type)
+    kernel_families = _families("max_pool_grad")
+
+
+class GpuMaxPoolRop(GpuOp, MaxPoolRop):
+    """MaxPoolRop on the GPU; the graph rewrites make it."""
+
+    c_file = "max_pool_rop_gpu.c"
+    params_type = gpu_params(BasePool.params_type)
+    kernel_families = _families("max_pool_rop")

@@ -1,0 +1,119 @@
+"""WeightActs: the gradient of FilterActs' filters.
+
+CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels: cuda/weight_acts.cu.
+"""
+
+from theano.compile.ops import Shape_i
+from theano.gradient import DisconnectedType
+
+from convnet_ops.base import GpuOp, gpu_params, like
+from convnet_ops.base_acts import BaseActs
+from convnet_ops.filter_acts import FilterActs
+from convnet_ops.img_acts import ImageActs
+from convnet_ops.kernels import KernelFamily, Row
+
+
+class WeightActs(BaseActs):
+    """Gradient of FilterActs with respect to its filters, in the c01b layout (cuda-convnet's `weightActs`).
+
+    out[c, r, s, f] = sum over y, x, n of images[c, y * stride + r - pad, x * stride + s - pad, n] * hid_grads[f, y, x, n].
+
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32'.
+
+    Notes
+    -----
+    Called with (images, hid_grads, output_shape):
+
+    images : (C, H, W, N), float32 or float64
+    hid_grads : (F, OH, OW, N), the dtype of images
+        Gradients of FilterActs' output.
+    output_shape : (R, S)
+        Two ints, two scalars or a vector: the taps of the filters.
+    returns : list of (C / groups, R, S, F) and (partials, C / groups, R, S, F)
+        The gradient, and the partial sums that were added, in their order, to make it. No gradient flows through the
+        partial sums.
+
+    On the GPU: float32 only (float64 stays on the CPU), and under 2**31 elements in any array.
+
+    Raises
+    ------
+    TypeError
+        When the graph is built: wrong dtype or number of dimensions, output_shape not two integers.
+    ValueError
+        When it runs: partial_sum does not divide the area of the output, hid_grads that FilterActs would not give for
+        these images, counts that disagree, groups that do not divide, an array without elements or, on the GPU, with
+        2**31 or more.
+    MemoryError
+        No room for the outputs.
+    """
+
+    c_file = "weight_acts.c"
+    c_function = "weight_acts"
+
+    def convert_inputs(self, images, hid_grads, output_shape):
+        return self.as_arrays(images=images, hid_grads=hid_grads) + [self.as_size("output_shape", output_shape)]
+
+    def output_broadcasts(self, inputs):
+        images, hid_grads = inputs[:2]
+        gradient = (images.broadcastable[0], False, False, hid_grads.broadcastable[0])
+        return [gradient, (False,) + gradient]
+
+    def infer_shape(self, node, input_shapes):
+        images, hid_grads, _ = input_shapes
+        output_shape = node.inputs[2]
+        gradient = (images[0] // self.groups, output_shape[0], output_shape[1], hid_grads[0])
+        # How many partial sums there are is decided at run time, by the device too.
+        return [gradient, (Shape_i(0)(node.outputs[1]),) + gradient]
+
+    def connection_pattern(self, node):
+        return [[True, False], [True, False], [False, False]]
+
+    def grad(self, inputs, output_gradients):
+        images, hid_grads, _ = inputs
+        filters = output_gradients[0]
+        if isinstance(filters.type, DisconnectedType):
+            return [DisconnectedType()() for _ in inputs]
+        images_gradient = self.like_this(ImageActs)(hid_grads, filters, images.shape[1:3])
+        hid_gradient = self.like_this(FilterActs)(images, filters)
+        return [like(images, images_gradient), like(hid_grads, hid_gradient), DisconnectedType()()]
+
+    def R_op(self, inputs, eval_points):
+        images, hid_grads, output_shape = inputs
+        terms = []
+        if eval_points[0] is not None:
+            terms.append(self(eval_points[0], hid_grads, output_shape)[0])
+        if eval_points[1] is not None:
+            terms.append(self(images, eval_points[1], output_shape)[0])
+        return [sum(terms[1:], terms[0]) if terms else None, None]
+
+
+def _rows():
+    rows = []
+    # warps_m, warps_n, depth, stages, blocks_per_sm, weight
+    tiles = [(4, 2, 16, 2, 2, 100), (4, 1, 16, 2, 4, 90), (2, 1, 16, 2, 6, 75), (1, 1, 16, 2, 8, 55)]
+    for warps_m, warps_n, depth, stages, blocks_per_sm, weight in tiles:
+        for vec in (4, 1):
+            rows.append(
+                Row(
+                    name="%dx%dx%d_n%d" % (32 * warps_m, 64 * warps_n, depth, vec),
+                    template="weight_acts<%d, %d, %d, %d, %d>" % (warps_m, warps_n, depth, stages, vec),
+                    threads=32 * warps_m * warps_n,
+                    blocks_per_sm=blocks_per_sm,
+                    tile_m=32 * warps_m,
+                    tile_n=64 * warps_n,
+                    vec_n=vec,
+                    weight=weight,
+                )
+            )
+    return rows + [Row("plain", "weight_acts_plain", 256)]
+
+
+class GpuWeightActs(GpuOp, WeightActs):
+    """WeightActs on the GPU; the graph rewrites make it."""
+
+    c_file = "weight_acts_gpu.c"
+    params_type = gpu_params(BaseActs.params_type)
+    kernel_families = (
+        KernelFamily("weight_acts", ["weight_acts.cu"], "WeightActsArgs", _rows()),
+        KernelFamily("sum_partials", ["weight_acts.cu"], "SumPartialsArgs", [Row("plain", "sum_partials", 256)]),
+    )

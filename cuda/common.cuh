@@ -1,0 +1,58 @@
+// What all kernels share. Sources are joined as text before compilation: NVRTC finds no header of ours or of CUDA's.
+
+template <typename T>
+__device__ __forceinline__ T *offset_pointer(T *base, size_t bytes) {
+  return (T *)((char *)base + bytes);
+}
+
+// Division by a number that the host knows: one multiplication and a shift, for dividends in [0, 2^31).
+// make_divisor() in c_code/gpu_variant.h computes the constants.
+struct Divisor {
+  int value;
+  unsigned multiplier;
+  int shift;
+
+  __device__ __forceinline__ int quotient(int dividend) const {
+    return value == 1 ? dividend : (int)(__umulhi((unsigned)dividend, multiplier) >> shift);
+  }
+
+  __device__ __forceinline__ int divide(int dividend, int &remainder) const {
+    const int result = quotient(dividend);
+    remainder = dividend - result * value;
+    return result;
+  }
+};
+
+// Copies kFloats (1 or 4) floats from global to shared memory, or stores zeros where `valid` is false. Both addresses
+// are aligned to the size of the copy. Asynchronous from compute capability 8.0 on; complete after wait_for_copies().
+template <int kFloats>
+__device__ __forceinline__ void copy_or_zero(float *shared, const float *global, bool valid) {
+#if __CUDA_ARCH__ >= 800
+  const unsigned address = (unsigned)__cvta_generic_to_shared(shared);
+  const int bytes = valid ? 4 * kFloats : 0;
+  if (kFloats == 4)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(global), "r"(bytes) : "memory");
+#else
+  if (kFloats == 4)
+    *(float4 *)shared = valid ? *(const float4 *)global : make_float4(0.f, 0.f, 0.f, 0.f);
+  else
+    *shared = valid ? *global : 0.f;
+#endif
+}
+
+// Ends a batch of copies. Every thread calls it for every batch, empty ones too.
+__device__ __forceinline__ void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until at most kPending of this thread's batches are under way.
+template <int kPending>
+__device__ __forceinline__ void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+#endif
+}

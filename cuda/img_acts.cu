@@ -1,0 +1,93 @@
+// The gradient of the images.
+//
+// Fast: with a stride, the pixels (y, x) of the images fall into stride_y * stride_x phases by ((y + pad_y) % stride_y,
+// (x + pad_x) % stride_x), and all pixels of one phase see the same filter taps: r with (y + pad_y - r) % stride_y == 0.
+// So the gradient is a correlation with stride 1 over the gradients of the outputs, with (channel, phase) as its output
+// channels and filters of ceil(filter_rows / stride_y) x ceil(filter_cols / stride_x) taps. arrange_filters builds those
+// filters, flipped, zero where a phase has no tap; correlate.cuh does the rest and scatters the phases.
+//
+// Plain: one thread gathers one pixel, in double precision.
+
+struct ArrangeFiltersArgs {
+  const float *filters;  // (channels, filter_rows, filter_cols, groups * filters_per_group)
+  float *out;            // (filters_per_group, taps_y, taps_x, groups, channels, phases_y, phases_x)
+  int channels;          // of one group
+  int filter_rows;
+  int filter_cols;
+  int filter_count;      // of all groups
+  int filters_per_group;
+  int groups;
+  int taps_y;
+  int taps_x;
+  int phases_y;
+  int phases_x;
+  int size;              // elements of out
+};
+
+__device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
+  for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < a.size; i += (size_t)gridDim.x * blockDim.x) {
+    int rest = i;
+    const int phase_x = rest % a.phases_x;
+    rest /= a.phases_x;
+    const int phase_y = rest % a.phases_y;
+    rest /= a.phases_y;
+    const int channel = rest % a.channels;
+    rest /= a.channels;
+    const int group = rest % a.groups;
+    rest /= a.groups;
+    const int tap_x = rest % a.taps_x;
+    rest /= a.taps_x;
+    const int tap_y = rest % a.taps_y;
+    const int filter = group * a.filters_per_group + rest / a.taps_y;
+    const int r = phase_y + a.phases_y * (a.taps_y - 1 - tap_y);
+    const int s = phase_x + a.phases_x * (a.taps_x - 1 - tap_x);
+    const bool inside = r < a.filter_rows && s < a.filter_cols;
+    a.out[i] = inside ? a.filters[((channel * a.filter_rows + r) * a.filter_cols + s) * a.filter_count + filter] : 0.f;
+  }
+}
+
+struct ImgActsArgs {
+  const float *hid_acts;  // (groups * filters_per_group, out_rows, out_cols, n)
+  const float *filters;   // (channels, filter_rows, filter_cols, groups * filters_per_group)
+  float *out;             // (groups * channels, rows, cols, n)
+  int channels;           // of one group
+  int rows;
+  int cols;
+  int n;
+  int filter_rows;
+  int filter_cols;
+  int filter_count;       // of all groups
+  int filters_per_group;
+  int out_rows;
+  int out_cols;
+  int stride_y;
+  int stride_x;
+  int pad_y;
+  int pad_x;
+  int size;               // pixels of out
+};
+
+__device__ __forceinline__ void img_acts(const ImgActsArgs &a) {
+  for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < a.size; i += (size_t)gridDim.x * blockDim.x) {
+    const int image = i % a.n;
+    const int col = i / a.n % a.cols;
+    const int row = i / a.n / a.cols % a.rows;
+    const int channel = i / a.n / a.cols / a.rows;
+    const int c = channel % a.channels;
+    const int first_filter = channel / a.channels * a.filters_per_group;
+    double sum = 0;
+    for (int r = 0; r < a.filter_rows; ++r) {
+      const int y = row + a.pad_y - r;
+      if (y < 0 || y % a.stride_y || y / a.stride_y >= a.out_rows) continue;
+      for (int s = 0; s < a.filter_cols; ++s) {
+        const int x = col + a.pad_x - s;
+        if (x < 0 || x % a.stride_x || x / a.stride_x >= a.out_cols) continue;
+        const float *hid = a.hid_acts + (y / a.stride_y * a.out_cols + x / a.stride_x) * a.n + image;
+        const float *tap = a.filters + ((c * a.filter_rows + r) * a.filter_cols + s) * a.filter_count;
+        for (int f = first_filter; f < first_filter + a.filters_per_group; ++f)
+          sum += (double)hid[(size_t)f * a.out_rows * a.out_cols * a.n] * tap[f];
+      }
+    }
+    a.out[i] = (float)sum;
+  }
+}

@@ -1,0 +1,210 @@
+// The gradient of the filters:
+//
+//   gradient[k, f] = sum over q of  images[channel(k), row(q) + r(k), col(q) + s(k), n(q)] * hid_grads[f, q]
+//
+// k   a filter tap (channel, r, s)     q   (output row, output column, image), image fastest: N adjacent floats
+//
+// The sum over q is long and the result small, so it is cut into splits; every split writes a whole partial gradient,
+// and sum_partials adds them in their order: no atomics, the same bits on every run. Short splits also keep the
+// float32 rounding of long sums low.
+//
+// Block    kTileM taps x kTileN filters of one group, over one split.
+// Warp     32 x 64, lanes 4 x 8. Thread: 8 x 8 results, rows 4 (taps) or 8 (filters) apart.
+// Shared   both tiles as [row][q], as they lie in memory; rows are 4 floats longer than kDepth, which puts 8 adjacent
+//          rows on different banks. kStages * (kTileM + kTileN) * (kDepth + 4) floats and 3 ints a tap.
+// Limits   arrays under 2^31 elements. kVec = 4 wants n divisible by 4 and 16-byte aligned arrays; 1 takes everything.
+
+struct WeightActsArgs {
+  const float *images;     // (groups * channels, rows, cols, n)
+  const float *hid_grads;  // (groups * filters_per_group, out_rows, out_cols, n)
+  float *partials;         // (splits, channels, filter_rows, filter_cols, groups * filters_per_group)
+  int channels;            // of one group
+  int rows;
+  int cols;
+  int taps;                // channels * filter_rows * filter_cols
+  int filters_per_group;
+  int filter_count;        // of all groups
+  int length;              // of q: out_rows * out_cols * n
+  int split_length;        // of every split but the last, divisible by kDepth
+  int stride_y;
+  int stride_x;
+  int pad_y;
+  int pad_x;
+  Divisor by_n;
+  Divisor by_out_cols;
+  Divisor by_window;       // filter_rows * filter_cols
+  Divisor by_filter_cols;
+  Divisor by_m_tiles;
+};
+
+template <int kWarpsM, int kWarpsN, int kDepth, int kStages, int kVec>
+__device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
+  constexpr int kTileM = 32 * kWarpsM;
+  constexpr int kTileN = 64 * kWarpsN;
+  constexpr int kThreads = 32 * kWarpsM * kWarpsN;
+  constexpr int kRow = kDepth + 4;
+  constexpr int kCopiesPerRow = kDepth / kVec;
+  constexpr int kRowsAtOnce = kThreads / kCopiesPerRow;
+  constexpr int kOutside = 1 << 29;
+
+  __shared__ __align__(16) float image_tile[kStages][kTileM][kRow];
+  __shared__ __align__(16) float hid_tile[kStages][kTileN][kRow];
+  __shared__ int tap_offset[kTileM];
+  __shared__ int tap_row[kTileM];
+  __shared__ int tap_col[kTileM];
+
+  const int thread = threadIdx.x;
+  const int group = blockIdx.z;
+  int m_tile;
+  const int n_tile = a.by_m_tiles.divide(blockIdx.x, m_tile);
+  const int m_begin = m_tile * kTileM;
+  const int n_begin = n_tile * kTileN;
+  const int q_begin = blockIdx.y * a.split_length;
+  const int q_end = a.length - q_begin > a.split_length ? q_begin + a.split_length : a.length;
+  const int n = a.by_n.value;
+
+  for (int i = thread; i < kTileM; i += kThreads) {
+    int tap, s;
+    const int channel = a.by_window.divide(m_begin + i, tap);
+    const int r = a.by_filter_cols.divide(tap, s);
+    tap_offset[i] = m_begin + i < a.taps ? ((channel * a.rows + r) * a.cols + s) * n : -1;
+    tap_row[i] = r;
+    tap_col[i] = s;
+  }
+  __syncthreads();
+
+  const float *images = a.images + (size_t)group * a.channels * a.rows * a.cols * n;
+  const float *hid_grads = a.hid_grads + (size_t)group * a.filters_per_group * a.length;
+  const int copy_q = thread % kCopiesPerRow * kVec;
+  const int copy_row = thread / kCopiesPerRow;
+
+  auto load = [&](int stage, int q_step) {
+    const int q = q_step + copy_q;
+    int image, x;
+    const int pixel = a.by_n.divide(q, image);
+    const int y = a.by_out_cols.divide(pixel, x);
+    const int row = q < q_end ? y * a.stride_y - a.pad_y : -kOutside;
+    const int col = x * a.stride_x - a.pad_x;
+    const int offset = (row * a.cols + col) * n + image;
+#pragma unroll
+    for (int i = 0; i < (kTileM + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
+      const int m = copy_row + i * kRowsAtOnce;
+      if (kTileM % kRowsAtOnce == 0 || m < kTileM) {
+        const bool valid = tap_offset[m] >= 0 && (unsigned)(row + tap_row[m]) < (unsigned)a.rows &&
+                           (unsigned)(col + tap_col[m]) < (unsigned)a.cols;
+        copy_or_zero<kVec>(&image_tile[stage][m][copy_q], valid ? images + offset + tap_offset[m] : images, valid);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < (kTileN + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
+      const int f = copy_row + i * kRowsAtOnce;
+      if (kTileN % kRowsAtOnce == 0 || f < kTileN) {
+        const bool valid = n_begin + f < a.filters_per_group && q < q_end;
+        const float *source = valid ? hid_grads + (n_begin + f) * a.length + q : hid_grads;
+        copy_or_zero<kVec>(&hid_tile[stage][f][copy_q], source, valid);
+      }
+    }
+  };
+
+  const int warp = thread / 32, lane = thread % 32;
+  const int row_m = warp / kWarpsN * 32 + lane / 8;
+  const int row_n = warp % kWarpsN * 64 + lane % 8;
+
+  float sum[8][8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum[i][j] = 0.f;
+
+  const int steps = (q_end - q_begin + kDepth - 1) / kDepth;
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    if (stage < steps) load(stage, q_begin + stage * kDepth);
+    commit_copies();
+  }
+
+  int stage = 0;
+  for (int step = 0; step < steps; ++step) {
+    wait_for_copies<kStages - 2>();
+    // Also keeps a fast warp from overwriting the stage that a slow one still multiplies.
+    __syncthreads();
+    const int next = step + kStages - 1;
+    if (next < steps) load((stage + kStages - 1) % kStages, q_begin + next * kDepth);
+    commit_copies();
+#pragma unroll
+    for (int q = 0; q < kDepth; q += 4) {
+      float4 hid[8];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) hid[j] = *(const float4 *)&hid_tile[stage][row_n + 8 * j][q];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float4 v = *(const float4 *)&image_tile[stage][row_m + 4 * i][q];
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+          sum[i][j] += v.x * hid[j].x;
+          sum[i][j] += v.y * hid[j].y;
+          sum[i][j] += v.z * hid[j].z;
+          sum[i][j] += v.w * hid[j].w;
+        }
+      }
+    }
+    stage = (stage + 1) % kStages;
+  }
+
+  float *partial = a.partials + (size_t)blockIdx.y * a.taps * a.filter_count;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int m = m_begin + row_m + 4 * i;
+    if (m >= a.taps) continue;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const int f = n_begin + row_n + 8 * j;
+      if (f < a.filters_per_group) partial[m * a.filter_count + group * a.filters_per_group + f] = sum[i][j];
+    }
+  }
+}
+
+// One thread computes one gradient, in double precision, as a single partial result.
+__device__ __forceinline__ void weight_acts_plain(const WeightActsArgs &a) {
+  const int size = a.taps * a.filter_count;
+  for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < size; i += (size_t)gridDim.x * blockDim.x) {
+    const int filter = i % a.filter_count;
+    const int k = i / a.filter_count;
+    const int s = k % a.by_filter_cols.value;
+    const int r = k % a.by_window.value / a.by_filter_cols.value;
+    const int channel = filter / a.filters_per_group * a.channels + k / a.by_window.value;
+    double sum = 0;
+    for (int q = 0; q < a.length; ++q) {
+      const int row = q / a.by_n.value / a.by_out_cols.value * a.stride_y + r - a.pad_y;
+      const int col = q / a.by_n.value % a.by_out_cols.value * a.stride_x + s - a.pad_x;
+      if (row < 0 || row >= a.rows || col < 0 || col >= a.cols) continue;
+      sum += (double)a.images[((channel * a.rows + row) * a.cols + col) * a.by_n.value + q % a.by_n.value] *
+             a.hid_grads[(size_t)filter * a.length + q];
+    }
+    a.partials[i] = (float)sum;
+  }
+}
+
+struct SumPartialsArgs {
+  const float *partials;  // (splits, size)
+  float *out;             // (size)
+  int splits;
+  int size;
+};
+
+// out[i] = sum over splits of partials[split, i]. A block owns 32 elements; each of its 8 warps adds every eighth
+// split, in order, and the 8 sums are added in order: the grouping depends on nothing but the number of splits.
+__device__ __forceinline__ void sum_partials(const SumPartialsArgs &a) {
+  __shared__ float sums[8][32];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int i = blockIdx.x * 32 + lane;
+  float sum = 0.f;
+  if (i < a.size)
+    for (int split = warp; split < a.splits; split += 8) sum += a.partials[(size_t)split * a.size + i];
+  sums[warp][lane] = sum;
+  __syncthreads();
+  if (warp == 0 && i < a.size) {
+    for (int other = 1; other < 8; ++other) sum += sums[other][lane];
+    a.out[i] = sum;
+  }
+}
