@@ -97,7 +97,7 @@ class MaxPool(BasePool):
     TypeError
         When the graph is built: wrong dtype or number of dimensions.
     ValueError
-        When it runs: ds larger than the image, start past its end, outputs so large that a window is empty, an array
+        When it runs: ds larger than the image, start so far on that no window remains, outputs so large that a window is empty, an array
         without elements or, on the GPU, with 2**31 or more.
     MemoryError
         No room for the output.

@@ -43,7 +43,8 @@ static inline npy_int64 read_sizes(PyArrayObject *vector, npy_int64 *sizes) {
 // A window's count as in shapes.py: the last window may hang over the end, none lies wholly outside.
 static inline npy_int64 window_count(npy_int64 size, npy_int64 window, npy_int64 stride) {
   const npy_int64 reach = window > stride ? window : stride;
-  return size < reach ? 1 : (size - reach + stride - 1) / stride + 1;
+  // C's division rounds toward zero: up, below zero.
+  return size < reach ? (size - reach) / stride + 1 : (size - reach + stride - 1) / stride + 1;
 }
 
 static inline npy_int64 resolve_pad(npy_int64 pad, npy_int64 filter_size) {

@@ -24,6 +24,12 @@ static inline int pool_direction(const char *op, const char *direction, npy_int6
     return -1;
   }
   *out_size = outputs > 0 ? outputs : window_count(size - start, ds, stride);
+  if (*out_size < 1) {
+    PyErr_Format(PyExc_ValueError,
+                 "%s: start is %lld; with ds %lld and stride %lld the %lld %s of the images give no output from there", op,
+                 (long long)start, (long long)ds, (long long)stride, (long long)size, direction);
+    return -1;
+  }
   if (start + (*out_size - 1) * stride >= size) {
     PyErr_Format(PyExc_ValueError,
                  "%s: outputs is %lld; from start %lld with stride %lld at most %lld windows touch the %lld %s of the "

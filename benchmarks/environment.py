@@ -1,0 +1,54 @@
+"""What a result must say of the machine and the software it was measured with."""
+
+import datetime
+import os
+import subprocess
+import sys
+
+
+def attach_pycuda():
+    """Let PyCUDA use the context that Theano opened, the device's primary one."""
+    import pycuda.driver as driver
+
+    driver.init()
+    context = driver.Device(0).retain_primary_context()
+    context.push()
+    return context
+
+
+def describe():
+    """{"device", "driver", "date", "commit", "versions"} of this run."""
+    import numpy
+    import theano
+    from pycuda import driver
+    from theano.gpuarray.type import get_context
+
+    import convnet_ops
+
+    return {
+        "device": get_context(None).devname.strip(),
+        "driver": driver_version(),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "versions": {
+            "convnet_ops": convnet_ops.__version__,
+            "theano": theano.__version__,
+            "numpy": numpy.__version__,
+            "python": "%d.%d.%d" % sys.version_info[:3],
+            "cuda": "%d.%d" % divmod(driver.get_driver_version() // 10, 100),
+        },
+    }
+
+
+def commit():
+    """The commit of the checkout; CONVNET_OPS_COMMIT says it where there is no git."""
+    if "CONVNET_OPS_COMMIT" in os.environ:
+        return os.environ["CONVNET_OPS_COMMIT"]
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return answer.stdout.decode().strip() or "unknown"
+
+
+def driver_version():
+    with open("/proc/driver/nvidia/version", encoding="utf-8") as version:
+        words = version.readline().split()
+    return next(word for word in words if word[0].isdigit() and "." in word)

@@ -1,0 +1,35 @@
+"""One comparison for all tests: ||out - ref|| / ||ref|| against a tolerance, with a report that helps to find the fault."""
+
+import numpy as np
+
+
+def tolerance(dtype, terms):
+    """The error allowed for sums of `terms` products, as a share of the norm."""
+    if dtype == "float64":
+        return 1e-13
+    return 2e-6 if terms <= 5000 else 5e-6
+
+
+def assert_close(out, reference, terms, what):
+    """Fail unless `out` has the shape of `reference`, no NaN, and an error within `tolerance`."""
+    assert out.shape == reference.shape, "%s: shape %s, reference %s" % (what, out.shape, reference.shape)
+    limit = tolerance(out.dtype.name, terms)
+    difference = np.abs(out.astype("float64") - reference)
+    scale = np.linalg.norm(reference)
+    error = np.linalg.norm(difference) / scale if scale > 0 else np.linalg.norm(difference)
+    # NaN compares false with everything: only a number within the limit passes.
+    if error <= limit:
+        return
+    allowed = limit * np.sqrt(scale**2 / max(1, reference.size))
+    wrong = ~(difference <= 4 * allowed)
+    worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape)
+    raise AssertionError(
+        "%s: shape %s, %s: error %.3g is %.3g times the tolerance; %d of %d values are off, the worst at %s: %r, reference %r"
+        % (what, out.shape, out.dtype, error, error / limit, wrong.sum(), out.size, worst, out[worst], reference[worst])
+    )
+
+
+def assert_identical(out, reference, what):
+    """Fail unless both hold the same values, NaN at the same places."""
+    assert out.shape == reference.shape, "%s: shape %s, reference %s" % (what, out.shape, reference.shape)
+    np.testing.assert_array_equal(out, reference.astype(out.dtype), err_msg=what)

@@ -1,0 +1,104 @@
+"""The shapes that tests and benchmarks use, one table: every row says what it is there for.
+
+Tiers: `quick` rows run over every processor and every kernel row; `full` rows over the CPU, the plain kernels and the row
+that the host code chooses; `networks` are the layers of the benchmarks, at batch sizes that NumPy can follow.
+"""
+
+from collections import namedtuple
+
+ConvProblem = namedtuple("ConvProblem", "name images filters pad stride groups tier reason")
+PoolProblem = namedtuple("PoolProblem", "name images ds stride start outputs tier reason")
+Layer = namedtuple("Layer", "name batch channels size filters filter_size stride pad")
+
+
+def _conv(name, images, filters, reason, pad=0, stride=1, groups=1, tier="quick"):
+    return ConvProblem(name, images, filters, pad, stride, groups, tier, reason)
+
+
+def _pool(name, images, ds, stride, reason, start=0, outputs=0, tier="quick"):
+    return PoolProblem(name, images, ds, stride, start, outputs, tier, reason)
+
+
+# images (C, H, W, N), filters (C / groups, R, S, F)
+CONV_PROBLEMS = [
+    _conv("plain", (3, 8, 8, 4), (3, 3, 3, 8), "the smallest ordinary case; every size divisible by 4 that may be"),
+    _conv("one of everything", (1, 1, 1, 1), (1, 1, 1, 1), "all sizes 1"),
+    _conv("odd sizes", (5, 9, 7, 3), (5, 3, 2, 7), "no size divisible by 4, neither images nor filters square"),
+    _conv("odd filters", (4, 6, 6, 8), (4, 3, 3, 5), "loads of 4 floats along the batch, of 1 along the filters"),
+    _conv("odd batch", (4, 6, 6, 5), (4, 3, 3, 8), "loads of 4 floats along the filters, of 1 along the batch"),
+    _conv("two tiles of filters", (8, 5, 5, 8), (8, 3, 3, 132), "132 filters: the tail of a tile of 128"),
+    _conv("batch 129", (2, 4, 4, 129), (2, 3, 3, 16), "the tail of a tile of 128 images"),
+    _conv("batch 132", (2, 4, 4, 132), (2, 3, 3, 16), "the same, with loads of 4"),
+    _conv("depth 17", (17, 4, 4, 4), (17, 1, 1, 8), "one more tap than a step of the sum holds"),
+    _conv("pad", (3, 6, 7, 4), (3, 5, 3, 8), "a different pad for rows and columns", pad=(2, 1)),
+    _conv("full", (3, 5, 6, 4), (3, 4, 3, 8), "pad 'full'", pad="full"),
+    _conv("half", (3, 6, 6, 4), (3, 4, 3, 8), "pad 'half' of an even and an odd filter", pad="half"),
+    _conv("pad beyond the filter", (2, 3, 3, 4), (2, 2, 2, 4), "windows that see only zeros", pad=4),
+    _conv("stride 2", (3, 9, 8, 4), (3, 3, 3, 8), "phases of two sizes; the last window hangs over the right edge", stride=2),
+    _conv("stride pair", (3, 11, 10, 4), (3, 5, 3, 8), "rows and columns differ", pad=(1, 0), stride=(3, 2)),
+    _conv("alexnet 1, small", (3, 35, 35, 4), (3, 11, 11, 8), "stride 4, the ceil size: 224 and 11 gives 55", pad=2, stride=4),
+    _conv("stride over the filter", (2, 9, 9, 4), (2, 2, 2, 4), "pixels that no window sees", stride=3),
+    _conv("stride over the image", (2, 3, 4, 4), (2, 2, 1, 4), "a single window", stride=7),
+    _conv("last window outside", (2, 7, 7, 4), (2, 1, 1, 4), "stride 3 over a 1x1 filter: the size is clipped", stride=3, pad=(0, 1)),
+    _conv("two groups", (8, 5, 5, 4), (4, 3, 3, 16), "groups that allow loads of 4", groups=2),
+    _conv("three groups", (6, 5, 5, 4), (2, 3, 3, 9), "3 filters a group: groups begin at odd addresses", groups=3, stride=2, pad=1),
+    _conv("depthwise", (5, 6, 6, 4), (1, 3, 3, 10), "one channel a group", groups=5),
+    _conv("text", (1, 2, 40, 8), (1, 2, 9, 12), "non-image data: very long filters"),
+    _conv("1x1", (16, 3, 3, 8), (16, 1, 1, 32), "a matrix product"),
+    _conv("whole image", (4, 6, 6, 8), (4, 6, 6, 16), "one output pixel"),
+    _conv("long sum", (256, 7, 7, 4), (256, 5, 5, 8), "a sum of 6400 terms", tier="full"),
+    _conv("many columns", (1, 30, 31, 33), (1, 5, 5, 3), "many tiles of columns, none whole", pad=2, tier="full"),
+    _conv("many filters", (4, 4, 4, 4), (4, 3, 3, 600), "several tiles of filters", tier="full"),
+    _conv("batch 1", (16, 20, 20, 1), (16, 3, 3, 32), "tiles over many pixels", pad=1, tier="full"),
+    _conv("batch 500", (2, 6, 6, 500), (2, 3, 3, 8), "the seed's batch", tier="full"),
+    _conv("large stride", (3, 40, 40, 8), (3, 3, 3, 8), "phases without any tap", stride=5, tier="full"),
+    _conv("lenet1", (1, 28, 28, 20), (1, 5, 5, 32), "first layer of the seed's LeNet", tier="networks"),
+    _conv("lenet2", (32, 12, 12, 20), (32, 5, 5, 64), "its second layer", tier="networks"),
+    _conv("alex1", (3, 99, 99, 8), (3, 11, 11, 64), "AlexNet, smaller images", stride=4, pad=2, tier="networks"),
+    _conv("alex2", (64, 13, 13, 16), (64, 5, 5, 192), "AlexNet, smaller images", pad=2, tier="networks"),
+    _conv("alex2, two towers", (96, 13, 13, 8), (48, 5, 5, 256), "as it was trained on two GPUs", pad=2, groups=2, tier="networks"),
+    _conv("alex3", (192, 13, 13, 16), (192, 3, 3, 384), "AlexNet", pad=1, tier="networks"),
+    _conv("cb4", (128, 16, 16, 8), (128, 7, 7, 128), "a large filter on a small image", tier="networks"),
+]
+
+POOL_PROBLEMS = [
+    _pool("2/2", (3, 8, 8, 4), 2, 2, "traditional pooling"),
+    _pool("3/2", (2, 7, 7, 8), 3, 2, "overlapping windows, as in AlexNet"),
+    _pool("3/2, ceil", (2, 8, 9, 5), 3, 2, "the last windows hang over both edges; an odd batch"),
+    _pool("rectangular", (2, 9, 6, 4), (3, 2), (2, 1), "pairs, images that are not square"),
+    _pool("stride over ds", (2, 9, 10, 4), 2, 3, "pixels in no window; the size is clipped"),
+    _pool("stride over the image", (2, 3, 3, 4), 2, 5, "a single window"),
+    _pool("start -1", (2, 7, 7, 4), 3, 2, "the first windows are clipped", start=-1),
+    _pool("start -2, pair", (2, 6, 7, 4), (3, 4), 2, "clipped to one row, to two columns", start=(-2, -2)),
+    _pool("start 1", (2, 8, 8, 3), 2, 2, "pixels before the first window", start=1),
+    _pool("start at the end", (2, 4, 4, 4), 3, 3, "the only window is clipped to one pixel", start=3),
+    _pool("fewer outputs", (2, 9, 9, 4), 2, 2, "outputs given: the rest of the image is left out", outputs=2),
+    _pool("more outputs", (2, 6, 6, 4), 3, 2, "outputs given: one window more than the ceil", outputs=3),
+    _pool("whole image", (5, 4, 5, 3), (4, 5), 1, "global pooling"),
+    _pool("1/1", (2, 3, 3, 4), 1, 1, "the identity"),
+    _pool("1x1 images", (4, 1, 1, 2), 1, 1, "nothing to slide over"),
+    _pool("lenet", (32, 24, 24, 20), 2, 2, "first layer of the seed's LeNet", tier="full"),
+    _pool("alexnet", (64, 55, 55, 8), 3, 2, "first layer of AlexNet", tier="full"),
+]
+
+# The layers of the benchmarks at their full size.
+LAYERS = [
+    Layer("lenet1", 500, 1, 28, 32, 5, 1, 0),
+    Layer("lenet2", 500, 32, 12, 64, 5, 1, 0),
+    Layer("alex1", 128, 3, 224, 64, 11, 4, 2),
+    Layer("alex2", 128, 64, 27, 192, 5, 1, 2),
+    Layer("alex3", 128, 192, 13, 384, 3, 1, 1),
+    Layer("alex4", 128, 384, 13, 256, 3, 1, 1),
+    Layer("alex5", 128, 256, 13, 256, 3, 1, 1),
+    Layer("cb1", 128, 3, 128, 96, 11, 1, 0),
+    Layer("cb2", 128, 64, 64, 128, 9, 1, 0),
+    Layer("cb3", 128, 128, 32, 128, 9, 1, 0),
+    Layer("cb4", 128, 128, 16, 128, 7, 1, 0),
+    Layer("cb5", 128, 384, 13, 384, 3, 1, 0),
+    Layer("vgg3_2", 64, 256, 56, 256, 3, 1, 1),
+]
+
+
+def tier(problems, *tiers):
+    """The problems of some tiers."""
+    return [problem for problem in problems if problem.tier in tiers]

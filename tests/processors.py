@@ -1,0 +1,147 @@
+"""Where a test case runs: the CPU, and on the GPU each row of a kernel table, with outputs poisoned before they count."""
+
+import os
+import unittest
+
+import convnet_ops  # noqa: F401  (prepares Theano)
+import numpy as np
+import theano
+from convnet_ops.opt import GPU_TWINS
+from theano.compile.mode import Mode
+from theano.gpuarray.type import GpuArrayType, get_context
+
+GPU_CONTEXT = "convnet_ops_tests"
+
+
+class Processor(object):
+    """The CPU, or the GPU with the rows of kernel families that `variant` names (CONVNET_OPS_VARIANT); '' lets it choose."""
+
+    def __init__(self, device, variant=""):
+        self.device = device
+        self.variant = variant
+
+    def __repr__(self):
+        return self.device + (" " + self.variant if self.variant else "")
+
+    def run(self, op, *arrays):
+        """What `op` computes from NumPy arrays: a list of NumPy arrays.
+
+        It runs twice, the second time into the same memory after that was filled with NaN, and both results must be the
+        same bits.
+        """
+        function, gpu = compiled(op, self.device, arrays)
+        values = [to_gpu(array) if gpu and array.ndim == 4 else array for array in arrays]
+        previous = os.environ.pop("CONVNET_OPS_VARIANT", None)
+        try:
+            if self.variant:
+                os.environ["CONVNET_OPS_VARIANT"] = self.variant
+            outputs = function(*values)
+            first = [np.array(output) for output in outputs]
+            for output in outputs:
+                output[...] = np.nan
+            again = function(*values)
+        finally:
+            os.environ.pop("CONVNET_OPS_VARIANT", None)
+            if previous is not None:
+                os.environ["CONVNET_OPS_VARIANT"] = previous
+        for output, repeated in zip(outputs, again):
+            assert output is repeated, "%s: the output was not written into the memory of the last one" % op
+        results = [np.array(output) for output in again]
+        for one, other in zip(first, results):
+            # As integers: NaN that the op computed equals itself, NaN left from the poison does not go unnoticed.
+            assert one.tobytes() == other.tobytes(), "%s on %r: two runs differ" % (op, self)
+        return results
+
+
+def cpu():
+    return Processor("cpu")
+
+
+def gpu(op, all_rows):
+    """The GPU as `op` chooses, its plain kernel, and, with `all_rows`, every row. Empty without a GPU; see `gpu_or_skip`."""
+    families = GPU_TWINS[type(op)].kernel_families
+    names = ["", "%s=plain" % families[0].name]
+    if all_rows:
+        names += ["%s=%s" % (families[0].name, row.name) for row in families[0].rows if row.name != "plain"]
+    return [Processor("gpu", name) for name in names]
+
+
+def row_of(op, processor):
+    """The row that a processor forces, or None."""
+    family = GPU_TWINS[type(op)].kernel_families[0]
+    name = processor.variant.partition("=")[2]
+    return next((row for row in family.rows if row.name == name), None)
+
+
+def gpu_or_skip():
+    """Skips the test that calls it where there is no GPU; with CONVNET_OPS_REQUIRE_GPU=1 that is an error."""
+    reason = gpu_missing()
+    if reason:
+        if os.environ.get("CONVNET_OPS_REQUIRE_GPU") == "1":
+            raise RuntimeError("CONVNET_OPS_REQUIRE_GPU is 1, but %s" % reason)
+        raise unittest.SkipTest(reason)
+
+
+_missing = []
+
+
+def gpu_missing():
+    """Why there is no GPU to test on, or ''. Opens the GPU, once."""
+    if not _missing:
+        _missing.append(_open_gpu())
+    return _missing[0]
+
+
+def _open_gpu():
+    try:
+        import pygpu
+    except ImportError as error:
+        return "pygpu is not installed (%s)" % error
+    from theano import gpuarray
+
+    try:
+        # "cuda" is the context of a process that Theano started on the GPU (device=cuda); else open one for the tests.
+        if theano.config.device.startswith("cuda"):
+            gpuarray.type._context_reg[GPU_CONTEXT] = get_context(None)
+        else:
+            gpuarray.init_dev("cuda", GPU_CONTEXT)
+    except (pygpu.gpuarray.GpuArrayException, RuntimeError) as error:
+        return "no CUDA device opens (%s)" % error
+    return ""
+
+
+def to_gpu(array):
+    import pygpu
+
+    return pygpu.gpuarray.array(array, copy=True, order="C", context=get_context(GPU_CONTEXT))
+
+
+_compiled = {}
+
+
+def compiled(op, device, arrays):
+    """The compiled function of an op, and whether it is on the GPU. Outputs keep their memory between calls."""
+    key = (op, device, tuple((array.dtype, array.ndim) for array in arrays))
+    if key not in _compiled:
+        on_gpu = device == "gpu"
+        inputs = [variable_for(array, on_gpu) for array in arrays]
+        outputs = op(*inputs, return_list=True)
+        if on_gpu:
+            outputs = [output.transfer(GPU_CONTEXT) for output in outputs]
+        mode = Mode(linker="cvm_nogc", optimizer="fast_run")
+        function = theano.function(
+            inputs,
+            [theano.Out(output, borrow=True) for output in outputs],
+            mode=mode.including("gpuarray") if on_gpu else mode.excluding("gpuarray"),
+        )
+        wanted = GPU_TWINS[type(op)] if on_gpu else type(op)
+        nodes = function.maker.fgraph.apply_nodes
+        assert any(type(node.op) is wanted for node in nodes), "no %s in the compiled graph" % wanted.__name__
+        _compiled[key] = (function, on_gpu)
+    return _compiled[key]
+
+
+def variable_for(array, on_gpu):
+    if on_gpu and array.ndim == 4:
+        return GpuArrayType(array.dtype.name, (False,) * 4, context_name=GPU_CONTEXT)()
+    return theano.tensor.TensorType(array.dtype.name, (False,) * array.ndim)()

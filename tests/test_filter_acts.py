@@ -1,0 +1,93 @@
+"""FilterActs, ImageActs and WeightActs against reference.py, over every processor and kernel row."""
+
+import numpy as np
+from convnet_ops import FilterActs, ImageActs, WeightActs, reference
+
+from tests import problems
+from tests.comparison import assert_close
+from tests.processors import Processor, cpu, gpu, gpu_or_skip, row_of
+
+
+class ConvCase(object):
+    """A problem with random data, and what each of the three ops must make of it."""
+
+    def __init__(self, problem, dtype):
+        rng = np.random.RandomState()
+        self.problem = problem
+        self.images = rng.standard_normal(problem.images).astype(dtype)
+        self.filters = rng.standard_normal(problem.filters).astype(dtype)
+        self.options = dict(pad=problem.pad, stride=problem.stride, groups=problem.groups)
+        self.out = reference.filter_acts(self.images, self.filters, **self.options)
+        self.hid = rng.standard_normal(self.out.shape).astype(dtype)
+        self.size = np.array(problem.images[1:3], "int64")
+        self.taps = np.array(problem.filters[1:3], "int64")
+
+    def check(self, op_class, processor):
+        op = op_class(**self.options)
+        what = "%s, %s, on %r" % (op_class.__name__, self.problem.name, processor)
+        channels, rows, cols, count = self.problem.filters
+        if op_class is FilterActs:
+            (out,) = self.run(op, processor, self.images, self.filters)
+            assert_close(out, self.out, channels * rows * cols, what)
+        elif op_class is ImageActs:
+            (out,) = self.run(op, processor, self.hid, self.filters, self.size)
+            wanted = reference.img_acts(self.hid, self.filters, tuple(self.size), **self.options)
+            assert_close(out, wanted, count // self.problem.groups * rows * cols, what)
+        else:
+            out, partials = self.run(op, processor, self.images, self.hid, self.taps)
+            wanted = reference.weight_acts(self.images, self.hid, tuple(self.taps), **self.options)
+            terms = self.hid[0].size
+            assert_close(out, wanted, terms, what)
+            assert_close(partials.astype("float64").sum(axis=0).astype(out.dtype), wanted, terms, what + ", partial sums")
+
+    def run(self, op, processor, *arrays):
+        row = row_of(op, processor)
+        if row is None or self.allows(type(op), row):
+            return processor.run(op, *arrays)
+        try:
+            processor.run(op, *arrays)
+        except ValueError as error:
+            assert row.name in str(error), error
+        else:
+            raise AssertionError("%s ran row %s on %s" % (op, row.name, self.problem.name))
+        # Refused, as it must be; the case is checked with what the host code chooses.
+        return Processor("gpu").run(op, *arrays)
+
+    def allows(self, op_class, row):
+        """Whether loads of 4 floats, where the row makes them, fit this problem's sizes."""
+        problem = self.problem
+        channels, _, _, count = problem.filters
+        strides = problem.stride if isinstance(problem.stride, tuple) else (problem.stride,) * 2
+        m = {
+            FilterActs: count // problem.groups,
+            ImageActs: channels * strides[0] * strides[1],
+            WeightActs: 4,
+        }[op_class]
+        return (row.vec_m == 1 or m % 4 == 0) and (row.vec_n == 1 or problem.images[3] % 4 == 0)
+
+
+OPS = (FilterActs, ImageActs, WeightActs)
+
+
+def test_cpu():
+    for problem in problems.CONV_PROBLEMS:
+        for dtype in ("float32", "float64"):
+            for op_class in OPS:
+                yield check_cpu, op_class, problem, dtype
+
+
+def check_cpu(op_class, problem, dtype):
+    ConvCase(problem, dtype).check(op_class, cpu())
+
+
+def test_gpu():
+    for problem in problems.CONV_PROBLEMS:
+        for op_class in OPS:
+            yield check_gpu, op_class, problem
+
+
+def check_gpu(op_class, problem):
+    gpu_or_skip()
+    case = ConvCase(problem, "float32")
+    for processor in gpu(op_class(**case.options), all_rows=problem.tier == "quick"):
+        case.check(op_class, processor)
