@@ -6,7 +6,7 @@ __device__ __forceinline__ T *offset_pointer(T *base, size_t bytes) {
 }
 
 // Division by a number that the host knows: one multiplication and a shift, for dividends in [0, 2^31).
-// make_divisor() in c_code/gpu_variant.h computes the constants.
+// make_divisor() in c_code/divisor.h computes the constants.
 struct Divisor {
   int value;
   unsigned multiplier;

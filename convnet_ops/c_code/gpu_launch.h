@@ -9,30 +9,12 @@
 
 #include "choose_row.h"
 #include "conv_shape.h"
+#include "divisor.h"
 
 struct DeviceArray {
   gpudata *data;
   size_t offset;  // in bytes
 };
-
-// As in cuda/common.cuh. With p = 31 + ceil(log2(value)) and multiplier = ceil(2^p / value), which fits into 32 bits,
-// (dividend * multiplier) >> p is exact for every dividend below 2^31.
-struct Divisor {
-  int value;
-  unsigned multiplier;
-  int shift;
-};
-
-static inline Divisor make_divisor(npy_int64 value) {
-  Divisor divisor = {(int)value, 0, 0};
-  if (value > 1) {
-    int log = 0;
-    while (((npy_int64)1 << log) < value) ++log;
-    divisor.multiplier = (unsigned)((((npy_uint64)1 << (31 + log)) + value - 1) / value);
-    divisor.shift = log - 1;
-  }
-  return divisor;
-}
 
 static inline DeviceArray device_array(PyGpuArrayObject *array) {
   const DeviceArray result = {array->ga.data, array->ga.offset};

@@ -1,0 +1,134 @@
+"""Symbolic differentiation end to end: gradients, second derivatives and directions, of every op, on CPU and GPU."""
+
+import itertools
+
+import numpy as np
+import theano
+import theano.tensor as T
+from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
+from theano.compile.mode import Mode
+from theano.gradient import verify_grad
+
+from tests.processors import GPU_CONTEXT, gpu_or_skip
+
+CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
+
+OPTIONS = [
+    dict(),
+    dict(pad=1, stride=2),
+    dict(pad="full", partial_sum=1),
+    dict(pad=(0, 1), stride=(1, 2)),
+    dict(groups=2, pad="half"),
+]
+
+
+def arrays(options, seed=None):
+    """Tiny images, filters and output gradients in float64, with the output's size."""
+    rng = np.random.RandomState(seed)
+    groups = options.get("groups", 1)
+    images, filters = rng.standard_normal((2 * groups, 5, 4, 2)), rng.standard_normal((2, 3, 2, 2 * groups))
+    x, w = T.dtensor4s("x", "w")
+    shape = theano.function([x, w], FilterActs(**options)(x, w).shape, mode=CPU_MODE)(images, filters)
+    return images, filters, rng.standard_normal(shape)
+
+
+def conv_functions(options):
+    """{name: (function of symbolic variables, arrays)} of the three ops."""
+    images, filters, hid = arrays(options)
+    size, taps = images.shape[1:3], filters.shape[1:3]
+    return {
+        "FilterActs": (FilterActs(**options), [images, filters]),
+        "ImageActs": (lambda h, w: ImageActs(**options)(h, w, size), [hid, filters]),
+        "WeightActs": (lambda x, h: WeightActs(**options)(x, h, taps)[0], [images, hid]),
+    }
+
+
+POOL_ARGUMENTS = [dict(ds=2, stride=2), dict(ds=3, stride=2, start=-1), dict(ds=(2, 3), stride=(3, 1), outputs=2)]
+
+
+def pool_functions(arguments):
+    # Distinct values, far apart: a finite difference must not change which is the largest.
+    rng = np.random.RandomState()
+    images = rng.permutation(2 * 6 * 5 * 2).reshape(2, 6, 5, 2).astype("float64") * 0.1
+    x = T.dtensor4("x")
+    maxout = theano.function([x], MaxPool(**arguments)(x), mode=CPU_MODE)(images)
+    return {
+        "MaxPool": (MaxPool(**arguments), [images]),
+        "MaxPoolGrad": (
+            lambda gz: MaxPoolGrad(**arguments)(images.astype(gz.dtype), maxout.astype(gz.dtype), gz),
+            [rng.standard_normal(maxout.shape)],
+        ),
+        "MaxPoolRop": (
+            lambda direction: MaxPoolRop(**arguments)(images.astype(direction.dtype), direction),
+            [rng.standard_normal(images.shape)],
+        ),
+    }
+
+
+def all_functions():
+    for options in OPTIONS:
+        for name, (function, values) in conv_functions(options).items():
+            yield "%s %s" % (name, options), function, values
+    for arguments in POOL_ARGUMENTS:
+        for name, (function, values) in pool_functions(arguments).items():
+            yield "%s %s" % (name, arguments), function, values
+
+
+def test_verify_grad():
+    for name, function, values in all_functions():
+        yield check_verify_grad, name, function, values
+
+
+def check_verify_grad(name, function, values):
+    verify_grad(function, values, rng=np.random.RandomState(), mode=CPU_MODE, n_tests=1)
+
+
+def test_verify_second_derivative():
+    for options in OPTIONS:
+        for name, (function, values) in conv_functions(options).items():
+            yield check_second_derivative, "%s %s" % (name, options), function, values
+
+
+def check_second_derivative(name, function, values):
+    """The gradient, as a function of everything that it depends on, has the right gradient itself."""
+
+    def gradient(*variables):
+        return T.concatenate([g.flatten() for g in T.grad((function(*variables) ** 3).sum(), list(variables))])
+
+    verify_grad(gradient, values, rng=np.random.RandomState(), mode=CPU_MODE, n_tests=1, rel_tol=2e-4)
+
+
+def test_directions():
+    for device, dtype in (("cpu", "float64"), ("cpu", "float32"), ("gpu", "float32")):
+        for name, function, values in all_functions():
+            yield check_direction, name, function, values, device, dtype
+
+
+def check_direction(name, function, values, device, dtype):
+    """R_op is the transpose of the gradient: <J v, u> = <v, J' u>, for each input alone and for all of them."""
+    if device == "gpu":
+        gpu_or_skip()
+    rng = np.random.RandomState()
+    values = [value.astype(dtype) for value in values]
+    variables = [T.tensor4(dtype=dtype) for _ in values]
+    out = function(*variables)
+    subsets = [s for n in range(1, len(values) + 1) for s in itertools.combinations(range(len(values)), n)]
+    u = T.tensor4("u", dtype=dtype)
+    gradients = T.grad((out * u).sum(), variables)
+    directions = [T.tensor4(dtype=dtype) for _ in values]
+    products = []
+    for subset in subsets:
+        forward = (T.Rop(out, [variables[i] for i in subset], [directions[i] for i in subset]) * u).sum()
+        products += [forward, sum((gradients[i] * directions[i]).sum() for i in subset)]
+    mode = CPU_MODE
+    if device == "gpu":
+        mode = Mode(linker="cvm", optimizer="fast_run").including("gpuarray")
+        products = [product.transfer(GPU_CONTEXT).transfer("cpu") for product in products]
+    compute = theano.function(variables + directions + [u], products, mode=mode)
+    shape = theano.function(variables, out.shape, mode=CPU_MODE)(*values)
+    tangents = [rng.standard_normal(value.shape).astype(dtype) for value in values]
+    found = compute(*(values + tangents + [rng.standard_normal(shape).astype(dtype)]))
+    limit = 1e-10 if dtype == "float64" else 1e-4
+    for forward, backward in zip(found[::2], found[1::2]):
+        assert abs(forward - backward) <= limit * max(1.0, abs(forward)), (name, device, float(forward), float(backward))
+

@@ -1,0 +1,120 @@
+"""Generated kernel text, the choice of a row, and the division constants: all without a GPU."""
+
+import re
+
+from convnet_ops import kernels
+from convnet_ops.filter_acts import GpuFilterActs
+from convnet_ops.opt import GPU_TWINS
+from convnet_ops.weight_acts import GpuWeightActs
+
+from tests.cpp import run_program
+
+FAMILIES = [family for twin in GPU_TWINS.values() for family in twin.kernel_families]
+
+
+def test_families_are_complete():
+    for family in FAMILIES:
+        assert family.arguments, family.name
+        names = [row.name for row in family.rows]
+        assert len(set(names)) == len(names), names
+        for row in family.rows:
+            text = family.cuda_text(row)
+            assert text.count('extern "C"') == 1
+            assert "__launch_bounds__(%d, %d)" % (row.threads, row.blocks_per_sm) in text
+            assert re.search(r"\b%s\(args\);" % re.escape(row.template), text)
+
+
+def test_every_struct_member_is_an_argument():
+    family = GpuFilterActs.kernel_families[0]
+    body = re.search(r"struct CorrelateArgs \{(.*?)\n\};", family.source, re.DOTALL).group(1)
+    members = re.findall(r"(\w+);", re.sub(r"//.*", "", body))
+    assert [argument.name for argument in family.arguments] == members
+    assert "by_n" in members and "images" in members
+
+
+def test_texts_differ_by_row():
+    # libgpuarray's cache of compiled kernels looks at the text alone.
+    texts = [family.cuda_text(row) for family in FAMILIES for row in family.rows]
+    assert len(set(texts)) == len(texts)
+
+
+def test_c_string_survives_a_compiler():
+    text = 'asm volatile("a\\n\\t%0;" :: "r"(x)); \\\n// two lines, a \t tab and a ?\n'
+    assert run_program([], "printf(\"%%s\", %s);" % kernels.c_string(text)) == text
+    assert run_program([], "printf(\"%%s\", %s);" % kernels.c_string("no newline at the end")) == "no newline at the end"
+
+
+def test_digest_follows_the_text():
+    assert kernels.text_digest("a", "b") != kernels.text_digest("ab", "")
+    assert kernels.text_digest("a", "b") == kernels.text_digest("a", "b")
+
+
+def rows_as_cpp(family):
+    """The family's table as the host code sees it."""
+    code = family.c_code()
+    return re.search(r"static const GpuRow rows\[\] = \{.*?\};", code, re.DOTALL).group(0)
+
+
+def choose(family, m, n, batches, vec_m, vec_n, multiprocessors=132):
+    """The name of the row that the host code chooses."""
+    body = """%s
+  const GpuRows table = {"%s", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
+  const ProductShape shape = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoi(argv[4]), atoi(argv[5])};
+  const int row = cheapest_row(table, shape, atoi(argv[6]));
+  printf("%%s", row < 0 ? "none" : rows[row].name);""" % (rows_as_cpp(family), family.name)
+    return run_program(["choose_row.h"], body, (m, n, batches, vec_m, vec_n, multiprocessors))
+
+
+def test_choice_fits_the_tile_to_the_filters():
+    family = GpuFilterActs.kernel_families[0]
+    many = 128 * 112 * 112
+    assert choose(family, 384, many, 1, 4, 4) == "128x128x16_m4_n4"
+    assert choose(family, 64, many, 1, 4, 4) == "64x256x16_m4_n4"
+    assert choose(family, 32, many, 1, 4, 4) == "32x256x16_m4_n4"
+    assert choose(family, 16, many, 1, 4, 4) == "16x256x16_m4_n4"
+    assert choose(family, 3, many, 1, 1, 4) == "8x512x8_m1_n4"
+
+
+def test_choice_respects_alignment():
+    family = GpuFilterActs.kernel_families[0]
+    for vec_m in (1, 4):
+        for vec_n in (1, 4):
+            name = choose(family, 128, 100000, 1, vec_m, vec_n)
+            assert name.endswith("_m%d_n%d" % (vec_m, vec_n)), name
+
+
+def test_choice_never_takes_the_plain_row():
+    family = GpuWeightActs.kernel_families[0]
+    assert family.rows[-1].name == "plain"
+    for shape in ((1, 1, 1), (25, 32, 1000), (10000, 384, 4)):
+        assert choose(family, *shape, vec_m=4, vec_n=1) != "plain"
+
+
+def test_forced_rows_are_parsed():
+    body = """printf("%d%d%d%d", row_is_forced("weight_acts", "plain"), row_is_forced("filter_acts", "plain"),
+  row_is_forced("filter_acts", "128"), row_is_forced("acts", "plain"));"""
+    environment = {"CONVNET_OPS_VARIANT": "filter_acts=128,weight_acts=plain"}
+    assert run_program(["choose_row.h"], body, environment=environment) == "1010"
+    assert run_program(["choose_row.h"], body, environment={"CONVNET_OPS_VARIANT": ""}) == "0000"
+
+
+def test_divisor_is_exact():
+    # At the multiples of the divisor and beside them, up to the largest dividend: where a rounded quotient would slip.
+    body = """
+  const long long last = 2147483647;
+  long long wrong = 0, checked = 0;
+  for (long long value = 1; value < 200000; value = value < 2000 ? value + 1 : value * 17 / 16) {
+    const Divisor d = make_divisor(value);
+    for (long long step = 0; step < 400; ++step) {
+      const long long multiple = (step < 200 ? step : last / value - (step - 200)) * value;
+      for (long long dividend = multiple - 1; dividend <= multiple + 1; ++dividend) {
+        if (dividend < 0 || dividend > last) continue;
+        const unsigned high = (unsigned)(((unsigned long long)dividend * d.multiplier) >> 32);
+        const long long quotient = d.value == 1 ? dividend : high >> d.shift;
+        wrong += quotient != dividend / value;
+        ++checked;
+      }
+    }
+  }
+  printf("%lld %d", wrong, checked > 1000000);"""
+    assert run_program(["divisor.h"], body) == "0 1"
