@@ -1,7 +1,9 @@
 """What has to be right before Theano is imported.
 
 Theano 1.0.5 asks NumPy for its BLAS at import time and fails on NumPy 1.22 and later, which dropped the entry that
-it looks for. `prepare` gives it a BLAS to link with, unless the user named one.
+it looks for. `prepare` gives it a BLAS to link with, unless the user named one. It also keeps OpenMP's idle threads from
+spinning, unless the user chose: OpenBLAS has threads of its own, and found its cores taken (a matrix product of LeNet ran
+six times slower right after one of our ops).
 """
 
 import configparser
@@ -18,7 +20,8 @@ def prepare():
     """Check the versions and import Theano with a `blas.ldflags` that works.
 
     Does nothing to Theano when it was imported before, or when `blas.ldflags` stands in THEANO_FLAGS or in a
-    .theanorc. The environment is left as it was found.
+    .theanorc. THEANO_FLAGS is left as it was found; OMP_WAIT_POLICY stays set to PASSIVE where neither it nor
+    GOMP_SPINCOUNT was set before.
 
     Raises
     ------
@@ -26,6 +29,8 @@ def prepare():
         The Python or NumPy is not one that Theano 1.0.5 runs on, or setuptools is too new to have pkg_resources.
     """
     check_versions(sys.version_info[:2], _numpy_version())
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "theano" in sys.modules:
         return
     if blas_is_configured(os.environ):

@@ -12,7 +12,7 @@ SHOW_BLAS = "import convnet_ops, theano, os; print(theano.config.blas.ldflags, o
 
 
 def run_python(code, **environment):
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("THEANO")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("THEANO", "OMP_", "GOMP_"))}
     clean["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     clean.update(environment)
     return subprocess.run(
@@ -79,3 +79,14 @@ class Blas(unittest.TestCase):
     def test_without_a_compiler(self):
         answer = run_python("from convnet_ops import theano_setup; print([theano_setup.default_blas_ldflags()])", PATH="")
         self.assertEqual(answer.stdout.decode().strip(), "['']", answer.stderr.decode())
+
+
+class OpenMP(unittest.TestCase):
+    def policy(self, **environment):
+        code = "import convnet_ops, os; print(os.environ.get('OMP_WAIT_POLICY'))"
+        return run_python(code, **environment).stdout.decode().strip()
+
+    def test_idle_threads_sleep_unless_the_user_chose(self):
+        self.assertEqual(self.policy(), "PASSIVE")
+        self.assertEqual(self.policy(OMP_WAIT_POLICY="ACTIVE"), "ACTIVE")
+        self.assertEqual(self.policy(GOMP_SPINCOUNT="100"), "None")

@@ -1,8 +1,9 @@
 // The correlation of cuda/correlate.cuh on the CPU, for FilterActs and ImageActs.
 //
 // A thread computes a tile of kColumns columns (see cuda/correlate.cuh) for all output channels of a group. It gathers
-// the tile's image values for kDepth taps into a panel, where padding, small batches and the last tile need no further
-// care, and multiplies the panel with the filters, which are packed once into blocks of kRows.
+// the tile's image values for up to kDepth taps into a panel, where padding, small batches and the last tile need no
+// further care, leaves out the taps that see nothing but padding (more than half of them in a small layer's gradient), and
+// multiplies the panel with the filters, which are packed once into blocks of kRows.
 #ifndef CONVNET_OPS_CPU_CORRELATE_H
 #define CONVNET_OPS_CPU_CORRELATE_H
 
@@ -20,25 +21,26 @@ struct CorrelateTile {
   static const int kLanes = VectorOf<T>::lanes;
   static const int kVectors = 2;
   static const int kColumns = kVectors * kLanes;
-  // With kVectors these fill the registers: 12 of 16 (AVX) or 20 of 32 (AVX-512) hold sums.
-  static const int kRows = CONVNET_VECTOR_BYTES == 64 ? 10 : CONVNET_VECTOR_BYTES == 32 ? 6 : 4;
+  // Sums take 16 of 32 registers with AVX-512 (8 rows leave none empty for most nets' filters), 12 of 16 with AVX.
+  static const int kRows = CONVNET_VECTOR_BYTES == 64 ? 8 : CONVNET_VECTOR_BYTES == 32 ? 6 : 4;
   static const int kDepth = 256;  // the panel then stays in the first-level cache
 };
 
-// sums[kRows][kColumns] (+)= filters[depth][kRows]' * panel[depth][kColumns]
+// sums[kRows][kColumns] (+)= sum over i < count of filters[taps[i]][kRows] * panel[i][kColumns]
 template <typename T>
-static inline void multiply_panel(npy_int64 depth, const T *filters, const T *panel, T *sums, bool add) {
+static inline void multiply_panel(int count, const int *taps, const T *filters, const T *panel, T *sums, bool add) {
   typedef CorrelateTile<T> Tile;
   typedef typename Tile::Vector Vector;
   Vector sum[Tile::kRows][Tile::kVectors];
   for (int i = 0; i < Tile::kRows; ++i)
     for (int j = 0; j < Tile::kVectors; ++j) sum[i][j] = Vector{};
-  for (npy_int64 k = 0; k < depth; ++k) {
+  for (int k = 0; k < count; ++k) {
+    const T *filter = filters + taps[k] * Tile::kRows;
     Vector value[Tile::kVectors];
     for (int j = 0; j < Tile::kVectors; ++j)
       value[j] = *(const Vector *)(panel + k * Tile::kColumns + j * Tile::kLanes);
     for (int i = 0; i < Tile::kRows; ++i)
-      for (int j = 0; j < Tile::kVectors; ++j) sum[i][j] += filters[k * Tile::kRows + i] * value[j];
+      for (int j = 0; j < Tile::kVectors; ++j) sum[i][j] += filter[i] * value[j];
   }
   for (int i = 0; i < Tile::kRows; ++i)
     for (int j = 0; j < Tile::kVectors; ++j) {
@@ -68,29 +70,35 @@ static int split_into_runs(const Correlation &c, npy_int64 first, ColumnRun *run
   return n_runs;
 }
 
-// panel[k - k_begin][column] for k in [k_begin, k_end); columns past the last run are zero.
+// Gathers the taps k_begin ... k_end - 1 that see any pixel: taps[i] is such a tap, less k_begin, and panel[i] its values;
+// columns past the last run are zero. Returns how many there are.
 template <typename T>
-static void gather_panel(const Correlation &c, const T *images, const ColumnRun *runs, int n_runs, npy_int64 k_begin,
-                         npy_int64 k_end, T *panel) {
+static int gather_panel(const Correlation &c, const T *images, const ColumnRun *runs, int n_runs, npy_int64 k_begin,
+                        npy_int64 k_end, int *taps, T *panel) {
   const int kColumns = CorrelateTile<T>::kColumns;
   npy_int64 s = k_begin % c.taps_x, r = k_begin / c.taps_x % c.taps_y, channel = k_begin / c.taps_x / c.taps_y;
   const bool one_run = n_runs == 1 && runs[0].length == kColumns;
-  for (npy_int64 k = k_begin; k < k_end; ++k, panel += kColumns) {
-    if (!one_run && runs[n_runs - 1].begin + runs[n_runs - 1].length < kColumns)
-      memset(panel, 0, kColumns * sizeof(T));
+  const bool whole_tile = runs[n_runs - 1].begin + runs[n_runs - 1].length == kColumns;
+  int count = 0;
+  for (npy_int64 k = k_begin; k < k_end; ++k) {
+    bool seen = false;
+    T *row = panel + count * kColumns;
+    if (!whole_tile) memset(row, 0, kColumns * sizeof(T));
     for (int i = 0; i < n_runs; ++i) {
       const npy_int64 y = runs[i].grid_y * c.stride_y - c.pad_y + r, x = runs[i].grid_x * c.stride_x - c.pad_x + s;
-      T *target = panel + runs[i].begin;
+      T *target = row + runs[i].begin;
       if (y < 0 || y >= c.rows || x < 0 || x >= c.cols) {
-        memset(target, 0, runs[i].length * sizeof(T));
+        for (int j = 0; j < runs[i].length; ++j) target[j] = 0;
         continue;
       }
+      seen = true;
       const T *source = images + ((channel * c.rows + y) * c.cols + x) * c.n + runs[i].image;
       if (one_run)
         memcpy(target, source, kColumns * sizeof(T));  // of constant size, so it compiles to vector moves
       else
         for (int j = 0; j < runs[i].length; ++j) target[j] = source[j];
     }
+    if (seen) taps[count++] = (int)(k - k_begin);
     if (++s == c.taps_x) {
       s = 0;
       if (++r == c.taps_y) {
@@ -99,6 +107,7 @@ static void gather_panel(const Correlation &c, const T *images, const ColumnRun 
       }
     }
   }
+  return count;
 }
 
 // Writes output channel m of a group from a tile's sums to its pixels.
@@ -147,6 +156,7 @@ static void correlate(const Correlation &c, const T *images, const T *filters, T
     T *panel = (T *)malloc((Tile::kDepth * Tile::kColumns + sums_size) * sizeof(T));
     T *sums = panel + Tile::kDepth * Tile::kColumns;
     ColumnRun runs[Tile::kColumns];
+    int taps[Tile::kDepth];
     if (panel == NULL) {
 #pragma omp atomic write
       out_of_memory = true;
@@ -160,9 +170,9 @@ static void correlate(const Correlation &c, const T *images, const T *filters, T
       const int n_runs = split_into_runs<T>(c, item % tiles * Tile::kColumns, runs);
       for (npy_int64 k = 0; k < depth; k += Tile::kDepth) {
         const npy_int64 k_end = depth - k < Tile::kDepth ? depth : k + Tile::kDepth;
-        gather_panel(c, group_images, runs, n_runs, k, k_end, panel);
+        const int count = gather_panel(c, group_images, runs, n_runs, k, k_end, taps, panel);
         for (npy_int64 block = 0; block < blocks; ++block)
-          multiply_panel(k_end - k, group_filters + block * block_size + k * Tile::kRows, panel,
+          multiply_panel(count, taps, group_filters + block * block_size + k * Tile::kRows, panel,
                          sums + block * Tile::kRows * Tile::kColumns, k > 0);
       }
       for (npy_int64 m = 0; m < c.m; ++m) scatter_row(c, group, m, runs, n_runs, sums + m * Tile::kColumns, out);

@@ -44,8 +44,11 @@ static inline void multiply_rows(npy_int64 depth, const T *taps, int n_taps, con
   }
   for (int i = 0; i < n_taps; ++i)
     for (int j = 0; j < n_filters; ++j) {
-      T total = 0;
-      for (int lane = 0; lane < Tile::kLanes; ++lane) total += sum[i][j][lane];
+      T lanes[Tile::kLanes];
+      memcpy(lanes, &sum[i][j], sizeof(lanes));
+      for (int half = Tile::kLanes / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+      T total = lanes[0];
       for (npy_int64 rest = q; rest < depth; ++rest) total += taps[i * Tile::kDepth + rest] * hid[j][rest];
       partial[i * stride + j] += total;
     }
@@ -80,12 +83,16 @@ static void gather_taps(const ConvShape &s, const T *images, npy_int64 first_tap
 
 static inline npy_int64 weight_taps(const ConvShape &s) { return s.channels * s.filter_rows * s.filter_cols; }
 
-// How many splits (and partial gradients) to use, at most `limit`: enough items of work for many cores.
+// How many splits (and partial gradients) to use, at most `limit`: enough items of work for many cores, but splits so long
+// that the sums over their vectors' lanes do not count.
 template <typename T>
 static npy_int64 weight_splits(const ConvShape &s, npy_int64 limit) {
   const npy_int64 items = s.groups * ((weight_taps(s) + WeightTile<T>::kTaps - 1) / WeightTile<T>::kTaps);
-  const npy_int64 wanted = (64 + items - 1) / items;
-  return wanted < limit ? wanted : limit;
+  const npy_int64 longest = s.out_rows * s.out_cols * s.n / 2048;
+  npy_int64 splits = (64 + items - 1) / items;
+  if (splits > longest) splits = longest;
+  if (splits > limit) splits = limit;
+  return splits < 1 ? 1 : splits;
 }
 
 // partials (splits, taps, groups * filters), gradient (taps, groups * filters). Throws std::bad_alloc.
