@@ -144,13 +144,16 @@ def require(module, purpose):
 class InterruptGuard:
     """Within it the first Ctrl-C only sets `interrupted`, so no update is left half done.
 
-    The second raises KeyboardInterrupt as usual.
+    The second raises KeyboardInterrupt as usual. A process that was started to ignore Ctrl-C, as
+    a shell script starts a background job, goes on ignoring it.
     """
 
     interrupted = False
 
     def __enter__(self):
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *_):
