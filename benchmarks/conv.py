@@ -20,10 +20,8 @@ import sys
 
 os.environ["THEANO_FLAGS"] = "device=cuda,floatX=float32,dnn.enabled=False," + os.environ.get("THEANO_FLAGS", "")
 
-import convnet_ops  # noqa: E402
 import numpy as np  # noqa: E402
 import theano  # noqa: E402
-from convnet_ops import FilterActs, ImageActs, WeightActs  # noqa: E402
 from theano.gpuarray.blas import GpuCorrMM, GpuCorrMM_gradInputs, GpuCorrMM_gradWeights  # noqa: E402
 from theano.tensor.nnet.abstract_conv import (  # noqa: E402
     AbstractConv2d,
@@ -31,11 +29,15 @@ from theano.tensor.nnet.abstract_conv import (  # noqa: E402
     AbstractConv2d_gradWeights,
 )
 
+import convnet_ops  # noqa: E402
 from benchmarks import environment  # noqa: E402
+from convnet_ops import FilterActs, ImageActs, WeightActs  # noqa: E402
 from tests import problems  # noqa: E402
 
 DIRECTIONS = ("fwd", "dimages", "dfilters")
-OURS = dict(zip(DIRECTIONS, (convnet_ops.opt.GpuFilterActs, convnet_ops.opt.GpuImageActs, convnet_ops.opt.GpuWeightActs)))
+OURS = dict(
+    zip(DIRECTIONS, (convnet_ops.opt.GpuFilterActs, convnet_ops.opt.GpuImageActs, convnet_ops.opt.GpuWeightActs))
+)
 THEANOS = dict(zip(DIRECTIONS, (GpuCorrMM, GpuCorrMM_gradInputs, GpuCorrMM_gradWeights)))
 FAMILIES = dict(zip(DIRECTIONS, ("filter_acts", "img_acts", "weight_acts")))
 
@@ -147,7 +149,10 @@ class LayerBenchmark(object):
             for implementation in ("convnet_ops", "theano_corrmm"):
                 value = self.result(implementation, direction)
                 errors[implementation, direction] = relative_error(
-                    value, plain[:, : self.floor, : self.floor] if direction == "fwd" and value.shape != plain.shape else plain
+                    value,
+                    plain[:, : self.floor, : self.floor]
+                    if direction == "fwd" and value.shape != plain.shape
+                    else plain,
                 )
         return errors
 

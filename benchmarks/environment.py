@@ -44,7 +44,9 @@ def commit():
     """The commit of the checkout; CONVNET_OPS_COMMIT says it where there is no git."""
     if "CONVNET_OPS_COMMIT" in os.environ:
         return os.environ["CONVNET_OPS_COMMIT"]
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    answer = subprocess.run(
+        ["git", "rev-parse", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    )
     return answer.stdout.decode().strip() or "unknown"
 
 

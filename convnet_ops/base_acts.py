@@ -65,7 +65,9 @@ class BaseActs(ConvnetOp):
         self.stride = shapes.pair(name, "stride", stride, 1)
         self.groups = shapes.integer(name, "groups", groups, 1)
         if precision not in PRECISIONS:
-            raise ValueError("%s: precision is %r; it must be %s" % (name, precision, " or ".join(map(repr, PRECISIONS))))
+            raise ValueError(
+                "%s: precision is %r; it must be %s" % (name, precision, " or ".join(map(repr, PRECISIONS)))
+            )
         self.precision = precision
         self.pad_y, self.pad_x = (_PAD_CODES[pad],) * 2 if self.pad in _PAD_CODES else self.pad
         self.stride_y, self.stride_x = self.stride

@@ -1,7 +1,7 @@
 """FilterActs: the convolution of cuda-convnet.
 
-Its gradients are ImageActs (img_acts.py) and WeightActs (weight_acts.py). CPU code: c_code/filter_acts.c, GPU host code:
-c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh and, the plain one, cuda/filter_acts.cu.
+Its gradients are ImageActs (img_acts.py) and WeightActs (weight_acts.py). CPU code: c_code/filter_acts.c, GPU host
+code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh and, the plain one, cuda/filter_acts.cu.
 """
 
 from convnet_ops import shapes
@@ -13,9 +13,10 @@ from convnet_ops.kernels import KernelFamily, Row
 class FilterActs(BaseActs):
     """Correlation of images with filters, in the c01b layout (cuda-convnet's `filterActs`).
 
-    out[f, y, x, n] = sum over c, r, s of images[c, y * stride + r - pad, x * stride + s - pad, n] * filters[c, r, s, f],
-    with zeros outside the images. Filters are not flipped. The last window may hang over the bottom and right edge: the
-    output has ceil((H + 2 * pad - R) / stride) + 1 rows, but no window lies wholly outside the padded image.
+    out[f, y, x, n] is the sum over c, r, s of
+    images[c, y * stride + r - pad, x * stride + s - pad, n] * filters[c, r, s, f], with zeros outside the images.
+    Filters are not flipped. The last window may hang over the bottom and right edge: the output has
+    ceil((H + 2 * pad - R) / stride) + 1 rows, but no window lies wholly outside the padded image.
 
     Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32'.
 

@@ -59,7 +59,10 @@ class ImageActs(BaseActs):
                 )
             output_shape = T.stack(
                 [
-                    hid_acts.shape[i] - 1 + filters.shape[i] - 2 * shapes.filter_pad(self.pads()[i - 1], filters.shape[i])
+                    hid_acts.shape[i]
+                    - 1
+                    + filters.shape[i]
+                    - 2 * shapes.filter_pad(self.pads()[i - 1], filters.shape[i])
                     for i in (1, 2)
                 ]
             )

@@ -23,8 +23,8 @@ _MEMBER = re.compile(r"^\s*(const float \*|float \*|int |Divisor )(\w+);")
 Argument = namedtuple("Argument", "kind name")
 
 # One variant. tile_m and tile_n are what one block computes; vec_m and vec_n the floats of one load along m and n: the
-# host code chooses such a row only where sizes and addresses allow it. weight says how fast a multiprocessor that is full
-# of such blocks multiplies, relative to the other rows; a row of weight 0 is launched only when asked for by name.
+# host code chooses such a row only where sizes and addresses allow it. weight says how fast a multiprocessor that is
+# full of such blocks multiplies, relative to the other rows; a row of weight 0 is launched only when asked for by name.
 Row = namedtuple("Row", "name template threads blocks_per_sm tile_m tile_n vec_m vec_n weight")
 Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0)
 
@@ -82,14 +82,17 @@ class KernelFamily(object):
             else:
                 parameters += [kind + name, "size_t %s_offset" % name]
                 packing.append("args.{0} = offset_pointer({0}, {0}_offset);".format(name))
-        return '\nextern "C" __global__ void __launch_bounds__(%d, %d)\n%s(%s) {\n  %s args;\n  %s\n  %s(args);\n}\n' % (
-            row.threads,
-            row.blocks_per_sm,
-            self.kernel_name(row),
-            ", ".join(parameters),
-            self.struct,
-            "\n  ".join(packing),
-            row.template,
+        return (
+            '\nextern "C" __global__ void __launch_bounds__(%d, %d)\n%s(%s) {\n  %s args;\n  %s\n  %s(args);\n}\n'
+            % (
+                row.threads,
+                row.blocks_per_sm,
+                self.kernel_name(row),
+                ", ".join(parameters),
+                self.struct,
+                "\n  ".join(packing),
+                row.template,
+            )
         )
 
     def cuda_text(self, row):
@@ -103,8 +106,8 @@ class KernelFamily(object):
     def c_code(self):
         """C++ members for the struct of the op's node: the argument struct, the table of rows, and `<name>_launch`.
 
-        `<name>_launch(row, grid, args, context)` compiles the row if it is its first launch, launches it, and returns 0;
-        or it sets a Python exception and returns -1.
+        `<name>_launch(row, grid, args, context)` compiles the row if it is its first launch, launches it, and returns
+        0; or it sets a Python exception and returns -1.
         """
         members, types, pointers = [], [], []
         for kind, name in self.arguments:
@@ -121,7 +124,8 @@ class KernelFamily(object):
                 types += ["GA_BUFFER", "GA_SIZE"]
                 pointers += ["args->%s.data" % name, "&args->%s.offset" % name]
         table = [
-            "{%s}" % ", ".join([c_string(row.name), c_string(self.kernel_name(row))] + [str(value) for value in row[2:]])
+            "{%s}"
+            % ", ".join([c_string(row.name), c_string(self.kernel_name(row))] + [str(value) for value in row[2:]])
             for row in self.rows
         ]
         return _C_CODE % {
@@ -183,7 +187,9 @@ def c_string(text):
     """`text` as C string literals, one a line: the only place where kernel text is escaped."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
     lines = escaped.split("\n")
-    return "\n".join('"%s\\n"' % line for line in lines[:-1]) + ('\n"%s"' % lines[-1] if lines[-1] or not lines[:-1] else "")
+    return "\n".join('"%s\\n"' % line for line in lines[:-1]) + (
+        '\n"%s"' % lines[-1] if lines[-1] or not lines[:-1] else ""
+    )
 
 
 def text_digest(*texts):

@@ -97,8 +97,8 @@ class MaxPool(BasePool):
     TypeError
         When the graph is built: wrong dtype or number of dimensions.
     ValueError
-        When it runs: ds larger than the image, start so far on that no window remains, outputs so large that a window is empty, an array
-        without elements or, on the GPU, with 2**31 or more.
+        When it runs: ds larger than the image, start so far on that no window remains, outputs so large that a window
+        is empty, an array without elements or, on the GPU, with 2**31 or more.
     MemoryError
         No room for the output.
     """

@@ -1,9 +1,9 @@
 """What has to be right before Theano is imported.
 
-Theano 1.0.5 asks NumPy for its BLAS at import time and fails on NumPy 1.22 and later, which dropped the entry that
-it looks for. `prepare` gives it a BLAS to link with, unless the user named one. It also keeps OpenMP's idle threads from
-spinning, unless the user chose: OpenBLAS has threads of its own, and found its cores taken (a matrix product of LeNet ran
-six times slower right after one of our ops).
+Theano 1.0.5 asks NumPy for its BLAS at import time and fails on NumPy 1.22 and later, which dropped the entry it looks
+for. `prepare` gives it a BLAS to link with, unless the user named one. It also keeps OpenMP's idle threads from
+spinning, unless the user chose: OpenBLAS has threads of its own, and found its cores taken (a matrix product of LeNet
+ran six times slower right after one of our ops).
 """
 
 import configparser

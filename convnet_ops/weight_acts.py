@@ -16,7 +16,8 @@ from convnet_ops.kernels import KernelFamily, Row
 class WeightActs(BaseActs):
     """Gradient of FilterActs with respect to its filters, in the c01b layout (cuda-convnet's `weightActs`).
 
-    out[c, r, s, f] = sum over y, x, n of images[c, y * stride + r - pad, x * stride + s - pad, n] * hid_grads[f, y, x, n].
+    out[c, r, s, f] is the sum over y, x, n of
+    images[c, y * stride + r - pad, x * stride + s - pad, n] * hid_grads[f, y, x, n].
 
     Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32'.
 

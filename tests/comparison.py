@@ -1,4 +1,4 @@
-"""One comparison for all tests: ||out - ref|| / ||ref|| against a tolerance, with a report that helps to find the fault."""
+"""One comparison for all tests: ||out - ref|| / ||ref|| against a tolerance, with a report that helps to find faults."""
 
 import numpy as np
 
@@ -24,7 +24,8 @@ def assert_close(out, reference, terms, what):
     wrong = ~(difference <= 4 * allowed)
     worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape)
     raise AssertionError(
-        "%s: shape %s, %s: error %.3g is %.3g times the tolerance; %d of %d values are off, the worst at %s: %r, reference %r"
+        "%s: shape %s, %s: error %.3g is %.3g times the tolerance; "
+        "%d of %d values are off, the worst at %s: %r, reference %r"
         % (what, out.shape, out.dtype, error, error / limit, wrong.sum(), out.size, worst, out[worst], reference[worst])
     )
 

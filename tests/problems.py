@@ -1,7 +1,7 @@
 """The shapes that tests and benchmarks use, one table: every row says what it is there for.
 
-Tiers: `quick` rows run over every processor and every kernel row; `full` rows over the CPU, the plain kernels and the row
-that the host code chooses; `networks` are the layers of the benchmarks, at batch sizes that NumPy can follow.
+Tiers: `quick` rows run over every processor and every kernel row; `full` rows over the CPU, the plain kernels and the
+row that the host code chooses; `networks` are the layers of the benchmarks, at batch sizes that NumPy can follow.
 """
 
 from collections import namedtuple
@@ -34,14 +34,42 @@ CONV_PROBLEMS = [
     _conv("full", (3, 5, 6, 4), (3, 4, 3, 8), "pad 'full'", pad="full"),
     _conv("half", (3, 6, 6, 4), (3, 4, 3, 8), "pad 'half' of an even and an odd filter", pad="half"),
     _conv("pad beyond the filter", (2, 3, 3, 4), (2, 2, 2, 4), "windows that see only zeros", pad=4),
-    _conv("stride 2", (3, 9, 8, 4), (3, 3, 3, 8), "phases of two sizes; the last window hangs over the right edge", stride=2),
+    _conv(
+        "stride 2",
+        (3, 9, 8, 4),
+        (3, 3, 3, 8),
+        "phases of two sizes; the last window hangs over the right edge",
+        stride=2,
+    ),
     _conv("stride pair", (3, 11, 10, 4), (3, 5, 3, 8), "rows and columns differ", pad=(1, 0), stride=(3, 2)),
-    _conv("alexnet 1, small", (3, 35, 35, 4), (3, 11, 11, 8), "stride 4, the ceil size: 224 and 11 gives 55", pad=2, stride=4),
+    _conv(
+        "alexnet 1, small",
+        (3, 35, 35, 4),
+        (3, 11, 11, 8),
+        "stride 4, the ceil size: 224 and 11 gives 55",
+        pad=2,
+        stride=4,
+    ),
     _conv("stride over the filter", (2, 9, 9, 4), (2, 2, 2, 4), "pixels that no window sees", stride=3),
     _conv("stride over the image", (2, 3, 4, 4), (2, 2, 1, 4), "a single window", stride=7),
-    _conv("last window outside", (2, 7, 7, 4), (2, 1, 1, 4), "stride 3 over a 1x1 filter: the size is clipped", stride=3, pad=(0, 1)),
+    _conv(
+        "last window outside",
+        (2, 7, 7, 4),
+        (2, 1, 1, 4),
+        "stride 3 over a 1x1 filter: the size is clipped",
+        stride=3,
+        pad=(0, 1),
+    ),
     _conv("two groups", (8, 5, 5, 4), (4, 3, 3, 16), "groups that allow loads of 4", groups=2),
-    _conv("three groups", (6, 5, 5, 4), (2, 3, 3, 9), "3 filters a group: groups begin at odd addresses", groups=3, stride=2, pad=1),
+    _conv(
+        "three groups",
+        (6, 5, 5, 4),
+        (2, 3, 3, 9),
+        "3 filters a group: groups begin at odd addresses",
+        groups=3,
+        stride=2,
+        pad=1,
+    ),
     _conv("depthwise", (5, 6, 6, 4), (1, 3, 3, 10), "one channel a group", groups=5),
     _conv("text", (1, 2, 40, 8), (1, 2, 9, 12), "non-image data: very long filters"),
     _conv("1x1", (16, 3, 3, 8), (16, 1, 1, 32), "a matrix product"),
@@ -56,7 +84,15 @@ CONV_PROBLEMS = [
     _conv("lenet2", (32, 12, 12, 20), (32, 5, 5, 64), "its second layer", tier="networks"),
     _conv("alex1", (3, 99, 99, 8), (3, 11, 11, 64), "AlexNet, smaller images", stride=4, pad=2, tier="networks"),
     _conv("alex2", (64, 13, 13, 16), (64, 5, 5, 192), "AlexNet, smaller images", pad=2, tier="networks"),
-    _conv("alex2, two towers", (96, 13, 13, 8), (48, 5, 5, 256), "as it was trained on two GPUs", pad=2, groups=2, tier="networks"),
+    _conv(
+        "alex2, two towers",
+        (96, 13, 13, 8),
+        (48, 5, 5, 256),
+        "as it was trained on two GPUs",
+        pad=2,
+        groups=2,
+        tier="networks",
+    ),
     _conv("alex3", (192, 13, 13, 16), (192, 3, 3, 384), "AlexNet", pad=1, tier="networks"),
     _conv("cb4", (128, 16, 16, 8), (128, 7, 7, 128), "a large filter on a small image", tier="networks"),
 ]

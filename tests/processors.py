@@ -1,20 +1,21 @@
-"""Where a test case runs: the CPU, and on the GPU each row of a kernel table, with outputs poisoned before they count."""
+"""Where a test case runs: the CPU, or the GPU with any row of a kernel table; outputs are poisoned first."""
 
 import os
 import unittest
 
-import convnet_ops  # noqa: F401  (prepares Theano)
 import numpy as np
 import theano
-from convnet_ops.opt import GPU_TWINS
 from theano.compile.mode import Mode
 from theano.gpuarray.type import GpuArrayType, get_context
+
+import convnet_ops  # noqa: F401  (prepares Theano)
+from convnet_ops.opt import GPU_TWINS
 
 GPU_CONTEXT = "convnet_ops_tests"
 
 
 class Processor(object):
-    """The CPU, or the GPU with the rows of kernel families that `variant` names (CONVNET_OPS_VARIANT); '' lets it choose."""
+    """The CPU, or the GPU with the row that `variant` names (as CONVNET_OPS_VARIANT does); '' lets the op choose."""
 
     def __init__(self, device, variant=""):
         self.device = device
@@ -58,7 +59,7 @@ def cpu():
 
 
 def gpu(op, all_rows):
-    """The GPU as `op` chooses, its plain kernel, and, with `all_rows`, every row. Empty without a GPU; see `gpu_or_skip`."""
+    """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row."""
     families = GPU_TWINS[type(op)].kernel_families
     names = ["", "%s=plain" % families[0].name]
     if all_rows:

@@ -1,10 +1,10 @@
-"""What the ops do not take: an exception that names op, argument, the value found and what is valid; then they go on."""
+"""What the ops do not take: an exception names op, argument, value and what is valid; then they go on."""
 
 import numpy as np
 import theano
 import theano.tensor as T
-from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
 
+from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
 from tests.processors import GPU_CONTEXT, compiled, gpu_or_skip, to_gpu
 
 
@@ -70,19 +70,55 @@ def bad_shapes():
     size = np.array([6, 6])
     return [
         (FilterActs(), [ones(3, 6, 6, 2), ones(4, 3, 3, 2)], ["FilterActs: filters has 4 channels; it must have 3"]),
-        (FilterActs(groups=2), [ones(3, 6, 6, 2), ones(3, 3, 3, 2)], ["groups is 2; it must divide the 3 channels of images"]),
-        (FilterActs(groups=2), [ones(4, 6, 6, 2), ones(2, 3, 3, 3)], ["groups is 2; it must divide the 3 filters of filters"]),
-        (FilterActs(), [ones(3, 6, 2, 2), ones(3, 3, 3, 2)], ["filters of 3 x 3 do not fit into images of 6 x 2 with pad (0, 0)"]),
-        (FilterActs(), [ones(3, 6, 6, 0), ones(3, 3, 3, 2)], ["images has shape (3, 6, 6, 0); every size must be at least 1"]),
+        (
+            FilterActs(groups=2),
+            [ones(3, 6, 6, 2), ones(3, 3, 3, 2)],
+            ["groups is 2; it must divide the 3 channels of images"],
+        ),
+        (
+            FilterActs(groups=2),
+            [ones(4, 6, 6, 2), ones(2, 3, 3, 3)],
+            ["groups is 2; it must divide the 3 filters of filters"],
+        ),
+        (
+            FilterActs(),
+            [ones(3, 6, 2, 2), ones(3, 3, 3, 2)],
+            ["filters of 3 x 3 do not fit into images of 6 x 2 with pad (0, 0)"],
+        ),
+        (
+            FilterActs(),
+            [ones(3, 6, 6, 0), ones(3, 3, 3, 2)],
+            ["images has shape (3, 6, 6, 0); every size must be at least 1"],
+        ),
         (FilterActs(), [ones(0, 6, 6, 2), ones(0, 3, 3, 2)], ["images has shape (0, 6, 6, 2)"]),
         (FilterActs(), [ones(3, 6, 6, 2), ones(3, 3, 3, 0)], ["filters has shape (3, 3, 3, 0)"]),
-        (ImageActs(), [ones(2, 4, 4, 2), ones(3, 3, 3, 5), size], ["ImageActs: hid_acts has 2 channels; it must have 5"]),
+        (
+            ImageActs(),
+            [ones(2, 4, 4, 2), ones(3, 3, 3, 5), size],
+            ["ImageActs: hid_acts has 2 channels; it must have 5"],
+        ),
         (ImageActs(), [ones(2, 4, 4, 2), ones(3, 3, 3, 2), np.array([7, 6])], ["hid_acts is 4 x 4;", "make it 5 x 4"]),
-        (ImageActs(), [ones(2, 4, 4, 2), ones(3, 3, 3, 2), np.array([6])], ["output_shape has 1 elements; it must have 2"]),
+        (
+            ImageActs(),
+            [ones(2, 4, 4, 2), ones(3, 3, 3, 2), np.array([6])],
+            ["output_shape has 1 elements; it must have 2"],
+        ),
         (ImageActs(), [ones(2, 4, 4, 2), ones(3, 3, 3, 2), np.array([6, 0])], ["output_shape is (6, 0); both sizes"]),
-        (ImageActs(groups=3), [ones(2, 4, 4, 2), ones(3, 3, 3, 2), size], ["groups is 3; it must divide the 2 filters"]),
-        (WeightActs(), [ones(3, 6, 6, 2), ones(2, 4, 4, 3), np.array([3, 3])], ["hid_grads has 3 images; it must have 2"]),
-        (WeightActs(), [ones(3, 6, 6, 2), ones(2, 4, 5, 2), np.array([3, 3])], ["hid_grads is 4 x 5;", "make it 4 x 4"]),
+        (
+            ImageActs(groups=3),
+            [ones(2, 4, 4, 2), ones(3, 3, 3, 2), size],
+            ["groups is 3; it must divide the 2 filters"],
+        ),
+        (
+            WeightActs(),
+            [ones(3, 6, 6, 2), ones(2, 4, 4, 3), np.array([3, 3])],
+            ["hid_grads has 3 images; it must have 2"],
+        ),
+        (
+            WeightActs(),
+            [ones(3, 6, 6, 2), ones(2, 4, 5, 2), np.array([3, 3])],
+            ["hid_grads is 4 x 5;", "make it 4 x 4"],
+        ),
         (WeightActs(), [ones(3, 6, 6, 2), ones(2, 4, 4, 2), np.array([7, 7])], ["filters of 7 x 7 do not fit"]),
         (
             WeightActs(partial_sum=3),
@@ -95,7 +131,11 @@ def bad_shapes():
         (MaxPool(3, 1, 3), [ones(2, 4, 4, 2)], ["MaxPool: start is 3;", "give no output from there"]),
         (MaxPool(2, 2, 0, 3), [ones(2, 4, 4, 2)], ["MaxPool: outputs is 3;", "at most 2 windows touch the 4 rows"]),
         (MaxPool(2, 2), [ones(2, 4, 0, 2)], ["MaxPool: images has shape (2, 4, 0, 2)"]),
-        (MaxPoolGrad(2, 2), [ones(2, 4, 4, 2), ones(2, 2, 2, 2), ones(2, 2, 1, 2)], ["gz has shape (2, 2, 1, 2); it must be (2, 2, 2, 2)"]),
+        (
+            MaxPoolGrad(2, 2),
+            [ones(2, 4, 4, 2), ones(2, 2, 2, 2), ones(2, 2, 1, 2)],
+            ["gz has shape (2, 2, 1, 2); it must be (2, 2, 2, 2)"],
+        ),
         (MaxPoolGrad(2, 2), [ones(2, 4, 4, 2), ones(2, 1, 2, 2), ones(2, 2, 2, 2)], ["maxout has shape (2, 1, 2, 2)"]),
         (MaxPoolRop(2, 2), [ones(2, 4, 4, 2), ones(2, 4, 5, 2)], ["eval_point has shape (2, 4, 5, 2)"]),
     ]
@@ -153,7 +193,13 @@ def test_index_limit_of_the_gpu():
     gpu_or_skip()
     one = np.ones((1, 1, 1, 1), "float32")
     function, _ = compiled(FilterActs(pad=23170), "gpu", [one, one])
-    raises(ValueError, ["FilterActs: output of shape (1, 46341, 46341, 1) has 2**31 or more elements"], function, to_gpu(one), to_gpu(one))
+    raises(
+        ValueError,
+        ["FilterActs: output of shape (1, 46341, 46341, 1) has 2**31 or more elements"],
+        function,
+        to_gpu(one),
+        to_gpu(one),
+    )
 
 
 def test_unknown_row():
@@ -164,6 +210,12 @@ def test_unknown_row():
     function, _ = compiled(FilterActs(), "gpu", [one, one])
     os.environ["CONVNET_OPS_VARIANT"] = "filter_acts=fastest"
     try:
-        raises(ValueError, ["CONVNET_OPS_VARIANT: filter_acts has no row named 'fastest'"], function, to_gpu(one), to_gpu(one))
+        raises(
+            ValueError,
+            ["CONVNET_OPS_VARIANT: filter_acts has no row named 'fastest'"],
+            function,
+            to_gpu(one),
+            to_gpu(one),
+        )
     finally:
         del os.environ["CONVNET_OPS_VARIANT"]

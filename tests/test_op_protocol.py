@@ -5,6 +5,8 @@ import pickle
 import numpy as np
 import theano
 import theano.tensor as T
+from theano.compile.mode import Mode
+
 from convnet_ops import (
     FilterActs,
     ImageActs,
@@ -19,8 +21,6 @@ from convnet_ops import (
     reference,
 )
 from convnet_ops.opt import GPU_TWINS
-from theano.compile.mode import Mode
-
 from tests.comparison import assert_close, assert_identical
 from tests.processors import GPU_CONTEXT, gpu_or_skip, to_gpu, variable_for
 
@@ -98,7 +98,12 @@ def test_infer_shape():
         hid = reference.filter_acts(images, filters, **options).astype("float32")
         yield check_infer_shape, ImageActs(**options), [hid, filters, np.array([9, 8])]
         yield check_infer_shape, WeightActs(**options), [images, hid, np.array([4, 3])]
-    for arguments in (dict(ds=2, stride=2), dict(ds=3, stride=2, start=-1), dict(ds=2, stride=3), dict(ds=2, stride=1, outputs=4)):
+    for arguments in (
+        dict(ds=2, stride=2),
+        dict(ds=3, stride=2, start=-1),
+        dict(ds=2, stride=3),
+        dict(ds=2, stride=1, outputs=4),
+    ):
         images = rng.standard_normal((2, 8, 9, 3)).astype("float32")
         maxout = reference.max_pool(images, **arguments).astype("float32")
         yield check_infer_shape, MaxPool(**arguments), [images]
@@ -127,7 +132,10 @@ def test_shape_of_partial_sums():
 def test_partial_sum_bounds_the_partials_and_changes_no_result():
     rng = np.random.RandomState()
     x, h = T.ftensor4s("x", "h")
-    images, hid = rng.standard_normal((2, 9, 9, 3)).astype("float32"), rng.standard_normal((4, 8, 8, 3)).astype("float32")
+    images, hid = (
+        rng.standard_normal((2, 9, 9, 3)).astype("float32"),
+        rng.standard_normal((4, 8, 8, 3)).astype("float32"),
+    )
     wanted = reference.weight_acts(images, hid, (2, 2))
     for partial_sum in (None, 1, 4, 32, 64):
         function = theano.function([x, h], WeightActs(partial_sum=partial_sum)(x, h, (2, 2)), mode=CPU_MODE)
@@ -187,7 +195,9 @@ def check_memory_layouts(device):
     for number, view in enumerate(views):
         source = strided_gpu_array(view) if device == "gpu" else view
         plain = convert(np.ascontiguousarray(view))
-        for out, wanted in zip(function(source, convert(filters)), function(plain, convert(np.ascontiguousarray(filters)))):
+        for out, wanted in zip(
+            function(source, convert(filters)), function(plain, convert(np.ascontiguousarray(filters)))
+        ):
             assert_identical(out, wanted, "view %d on %s" % (number, device))
 
 

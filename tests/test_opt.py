@@ -8,12 +8,12 @@ import tempfile
 import numpy as np
 import theano
 import theano.tensor as T
-from convnet_ops import FilterActs, ImageActs, MaxPool, gpu_contiguous
-from convnet_ops.opt import GPU_TWINS, CacheableHostFromGpu
 from theano.compile.mode import Mode
 from theano.gpuarray.basic_ops import GpuFromHost, HostFromGpu
 from theano.gpuarray.type import GpuArrayType
 
+from convnet_ops import FilterActs, ImageActs, MaxPool, gpu_contiguous
+from convnet_ops.opt import GPU_TWINS, CacheableHostFromGpu
 from tests.comparison import assert_close
 from tests.processors import GPU_CONTEXT, gpu_or_skip, to_gpu
 
@@ -59,7 +59,9 @@ def check_no_transfers(optimizer):
         assert GPU_TWINS[op] in types and op not in types, types
     assert types.count(GpuFromHost) == 3, theano.printing.debugprint(function, file="str")
     assert types.count(CacheableHostFromGpu) == 4, theano.printing.debugprint(function, file="str")
-    host = theano.function([x, w, v], [(small_net(x, w, v) ** 2).sum(axis=(1, 2, 3))], mode=Mode("cvm", "fast_run").excluding("gpuarray"))
+    host = theano.function(
+        [x, w, v], [(small_net(x, w, v) ** 2).sum(axis=(1, 2, 3))], mode=Mode("cvm", "fast_run").excluding("gpuarray")
+    )
     values = data()
     assert_close(function(*values)[0], host(*values)[0].astype("float64"), 5000, "the net's cost")
 
@@ -106,7 +108,11 @@ def test_results_of_both_devices_agree():
     for target, mode in ((GPU_CONTEXT, gpu_mode()), ("cpu", Mode("cvm", "fast_run").excluding("gpuarray"))):
         variables = [theano.shared(value, target=target) for value in values]
         out = small_net(*variables)
-        results.append(theano.function([], [out.transfer("cpu")] + [g.transfer("cpu") for g in T.grad(out.sum(), variables)], mode=mode)())
+        results.append(
+            theano.function(
+                [], [out.transfer("cpu")] + [g.transfer("cpu") for g in T.grad(out.sum(), variables)], mode=mode
+            )()
+        )
     for gpu, cpu in zip(*results):
         # Two float32 results, each within its own rounding.
         assert_close(gpu, cpu.astype("float64"), 10000, "GPU against CPU")
@@ -162,7 +168,11 @@ def run_and_count(device, folder):
     environment = {name: value for name, value in os.environ.items() if name != "THEANO_GPU_IS_ALREADY_ACTIVE"}
     environment.update(THEANO_FLAGS=flags, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     answer = subprocess.run(
-        [sys.executable, "-c", COUNT_COMPILATIONS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, check=False
+        [sys.executable, "-c", COUNT_COMPILATIONS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=False,
     )
     assert answer.returncode == 0, answer.stderr.decode()
     written = {}

@@ -26,7 +26,9 @@ class Versions(unittest.TestCase):
         theano_setup.check_versions((3, 11), (1, 23))
 
     def test_unsupported_python(self):
-        with self.assertRaisesRegex(ImportError, r"^convnet_ops runs on Python 3\.8 to 3\.11, .*; this is Python 3\.12\.$"):
+        with self.assertRaisesRegex(
+            ImportError, r"^convnet_ops runs on Python 3\.8 to 3\.11, .*; this is Python 3\.12\.$"
+        ):
             theano_setup.check_versions((3, 12), (1, 23))
 
     def test_unsupported_numpy(self):
@@ -77,7 +79,9 @@ class Blas(unittest.TestCase):
         self.assertEqual(answer.stdout.decode().strip(), "-lm None", answer.stderr.decode())
 
     def test_without_a_compiler(self):
-        answer = run_python("from convnet_ops import theano_setup; print([theano_setup.default_blas_ldflags()])", PATH="")
+        answer = run_python(
+            "from convnet_ops import theano_setup; print([theano_setup.default_blas_ldflags()])", PATH=""
+        )
         self.assertEqual(answer.stdout.decode().strip(), "['']", answer.stderr.decode())
 
 
