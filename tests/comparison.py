@@ -1,4 +1,4 @@
-"""One comparison for all tests: ||out - ref|| / ||ref|| against a tolerance, with a report that helps to find faults."""
+"""One comparison for all tests: ||out - ref|| / ||ref|| against a tolerance, and a report that helps to find faults."""
 
 import numpy as np
 

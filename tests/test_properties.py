@@ -1,0 +1,110 @@
+"""Random shapes and arguments, found by hypothesis: the CPU ops against reference.py."""
+
+import numpy as np
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs, reference
+from tests.comparison import assert_close, assert_identical
+from tests.processors import Processor, cpu, gpu_or_skip
+
+# Every new set of arguments is a new Theano function: few examples, no deadline.
+EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+sizes = st.integers(1, 7)
+pads = st.one_of(st.integers(0, 3), st.tuples(st.integers(0, 3), st.integers(0, 3)), st.sampled_from(["full", "half"]))
+strides = st.one_of(st.integers(1, 4), st.tuples(st.integers(1, 4), st.integers(1, 4)))
+
+
+@st.composite
+def conv_arguments(draw):
+    groups = draw(st.integers(1, 3))
+    channels, filters = draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    taps = draw(sizes), draw(sizes)
+    images = (channels * groups, draw(st.integers(1, 12)), draw(st.integers(1, 12)), draw(st.integers(1, 40)))
+    options = dict(pad=draw(pads), stride=draw(strides), groups=groups)
+    (pad_y, pad_x), _ = reference.conv_geometry(options["pad"], options["stride"], taps)
+    assume(images[1] + 2 * pad_y >= taps[0] and images[2] + 2 * pad_x >= taps[1])
+    return images, (channels,) + taps + (filters * groups,), options, draw(st.sampled_from(["float32", "float64"]))
+
+
+@st.composite
+def pool_arguments(draw):
+    images = (draw(st.integers(1, 3)), draw(st.integers(1, 10)), draw(st.integers(1, 10)), draw(st.integers(1, 9)))
+    ds = draw(st.integers(1, images[1])), draw(st.integers(1, images[2]))
+    start = draw(st.integers(1 - min(ds), min(images[1:3]) - 1))
+    stride = draw(strides)
+    for size, window, step in zip(images[1:3], ds, reference.as_pair(stride)):
+        assume(reference.output_size(size - start, window, step) > 0)
+    return images, dict(ds=ds, stride=stride, start=start)
+
+
+def check_conv(problem, processor):
+    images_shape, filters_shape, options, dtype = problem
+    rng = np.random.RandomState()
+    images, filters = (rng.standard_normal(shape).astype(dtype) for shape in (images_shape, filters_shape))
+    out = reference.filter_acts(images, filters, **options)
+    hid = rng.standard_normal(out.shape).astype(dtype)
+    size, taps = np.array(images_shape[1:3]), np.array(filters_shape[1:3])
+    terms = max(int(np.prod(filters_shape)), hid[0].size)
+    assert_close(processor.run(FilterActs(**options), images, filters)[0], out, terms, "FilterActs %r" % (problem,))
+    gradient = reference.img_acts(hid, filters, tuple(size), **options)
+    assert_close(
+        processor.run(ImageActs(**options), hid, filters, size)[0], gradient, terms, "ImageActs %r" % (problem,)
+    )
+    gradient = reference.weight_acts(images, hid, tuple(taps), **options)
+    assert_close(
+        processor.run(WeightActs(**options), images, hid, taps)[0], gradient, terms, "WeightActs %r" % (problem,)
+    )
+
+
+def check_pool(problem, processor):
+    images_shape, arguments = problem
+    rng = np.random.RandomState()
+    images = rng.randint(-4, 5, images_shape).astype("float32")
+    maxout = reference.max_pool(images, **arguments).astype("float32")
+    gz, direction = (rng.standard_normal(array.shape).astype("float32") for array in (maxout, images))
+    terms = int(np.prod(arguments["ds"]))
+    assert_identical(processor.run(MaxPool(**arguments), images)[0], maxout, "MaxPool %r" % (problem,))
+    wanted = reference.max_pool_grad(images, maxout, gz, **arguments)
+    assert_close(
+        processor.run(MaxPoolGrad(**arguments), images, maxout, gz)[0], wanted, terms, "MaxPoolGrad %r" % (problem,)
+    )
+    wanted = reference.max_pool_rop(images, direction, **arguments)
+    assert_close(
+        processor.run(MaxPoolRop(**arguments), images, direction)[0], wanted, terms, "MaxPoolRop %r" % (problem,)
+    )
+
+
+@EXAMPLES
+@given(conv_arguments())
+def test_conv(problem):
+    check_conv(problem, cpu())
+
+
+@EXAMPLES
+@given(pool_arguments())
+def test_pool(problem):
+    check_pool(problem, cpu())
+
+
+@EXAMPLES
+@given(conv_arguments().filter(lambda problem: problem[3] == "float32"))
+def random_conv_on_the_gpu(problem):
+    check_conv(problem, Processor("gpu"))
+
+
+def test_conv_on_the_gpu():
+    gpu_or_skip()
+    random_conv_on_the_gpu()
+
+
+@EXAMPLES
+@given(pool_arguments())
+def random_pool_on_the_gpu(problem):
+    check_pool(problem, Processor("gpu"))
+
+
+def test_pool_on_the_gpu():
+    gpu_or_skip()
+    random_pool_on_the_gpu()
