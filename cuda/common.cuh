@@ -6,7 +6,7 @@ __device__ __forceinline__ T *offset_pointer(T *base, size_t bytes) {
 }
 
 // Division by a number that the host knows: one multiplication and a shift, for dividends in [0, 2^31).
-// make_divisor() in c_code/divisor.h computes the constants.
+// make_divisor() in c_code/divisor.h computes the constants; device_divisor() does so in the kernel.
 struct Divisor {
   int value;
   unsigned multiplier;
@@ -22,6 +22,17 @@ struct Divisor {
     return result;
   }
 };
+
+// As make_divisor: some 70 instructions, for what only a block knows.
+__device__ __forceinline__ Divisor device_divisor(int value) {
+  Divisor divisor = {value, 0, 0};
+  if (value > 1) {
+    const int log = 32 - __clz(value - 1);
+    divisor.multiplier = (unsigned)(((1ull << (31 + log)) + value - 1) / value);
+    divisor.shift = log - 1;
+  }
+  return divisor;
+}
 
 // Copies kFloats (1 or 4) floats from global to shared memory, or stores zeros where `valid` is false. Both addresses
 // are aligned to the size of the copy. Asynchronous from compute capability 8.0 on; complete after wait_for_copies().

@@ -9,7 +9,9 @@
 // there m counts (channel, phase), and the kPhases version of the last step scatters the phases to their pixels.
 //
 // Block    kTileM x kTileN outputs of one group; consecutive blocks share a column tile, so that its images are read
-//          from L2 by all but the first, and the filters stay in L2 throughout.
+//          from L2 by all but the first, and the filters stay in L2 throughout. It leaves out the rows and columns of
+//          taps that see only padding from all of its pixels: with one pixel a block, the gradient of 7 x 7 filters on
+//          16 x 16 images has 2.6 times fewer products.
 // Warp     (8 * kLanesM) x (8 * kLanesN) outputs, its lanes laid out kLanesM x kLanesN.
 // Thread   8 x 8 outputs, in four pieces of 4 x 4, so that its shared memory reads are 16 bytes wide and conflict-free.
 // Shared   kStages * kDepth * (kTileM + kTileN) floats; kStages - 1 steps of k are under way while one is multiplied.
@@ -18,18 +20,18 @@
 
 struct CorrelateArgs {
   const float *images;   // (groups * channels, rows, cols, n)
-  const float *filters;  // (depth, filter_stride): group g's filters are columns g * m ... (g + 1) * m
+  const float *filters;  // (channels, taps_y, tap columns, filter_stride): group g's filters are columns g * m ... (g + 1) * m
   float *out;            // (groups * m / phases, out_rows, out_cols, n)
   int channels;          // of one group
   int rows;
   int cols;
   int m;                 // output channels of one group, times the phases
   int filter_stride;
-  int depth;             // channels * rows and columns of the filters
   int stride_y;
   int stride_x;
   int pad_y;
   int pad_x;
+  int taps_y;            // rows of the filters
   int columns;           // grid rows * grid columns * n
   int out_rows;
   int out_cols;
@@ -95,6 +97,24 @@ __device__ __forceinline__ void correlate(const CorrelateArgs &a) {
     }
   }
 
+  // The taps [r_begin, r_end) x [s_begin, s_end) that reach into the images from any pixel of this block.
+  int x_first, x_last;
+  const int y_first = a.by_grid_cols.divide(a.by_n.quotient(column_begin), x_first);
+  const int y_last = a.by_grid_cols.divide(a.by_n.quotient(min(column_begin + kTileN, a.columns) - 1), x_last);
+  if (y_first != y_last) {
+    x_first = 0;
+    x_last = a.by_grid_cols.value - 1;
+  }
+  const int r_begin = max(0, a.pad_y - y_last * a.stride_y);
+  const int r_end = min(a.taps_y, a.rows + a.pad_y - y_first * a.stride_y);
+  const int s_begin = max(0, a.pad_x - x_last * a.stride_x);
+  const int s_end = min(a.by_tap_cols.value, a.cols + a.pad_x - x_first * a.stride_x);
+  const bool all_taps = (r_end - r_begin) * (s_end - s_begin) == a.by_taps.value;
+  const int tap_rows = max(0, r_end - r_begin), tap_cols = max(0, s_end - s_begin);
+  const Divisor by_taps = all_taps ? a.by_taps : device_divisor(max(1, tap_rows * tap_cols));
+  const Divisor by_tap_cols = all_taps ? a.by_tap_cols : device_divisor(max(1, tap_cols));
+  const int depth = a.channels * tap_rows * tap_cols;
+
   auto load = [&](int stage, int k_begin) {
 #pragma unroll
     for (int i = 0; i < (kFilterCopies + kThreads - 1) / kThreads; ++i) {
@@ -102,8 +122,15 @@ __device__ __forceinline__ void correlate(const CorrelateArgs &a) {
       const int row = copy / kFilterCopiesPerRow;
       const int m = copy % kFilterCopiesPerRow * kVecM;
       if (kFilterCopies % kThreads == 0 || copy < kFilterCopies) {
-        const bool valid = k_begin + row < a.depth && m_begin + m < a.m;
-        const float *source = valid ? filters + (k_begin + row) * a.filter_stride + m_begin + m : filters;
+        const bool valid = k_begin + row < depth && m_begin + m < a.m;
+        int filter_row = k_begin + row;
+        if (!all_taps) {
+          int tap, s;
+          const int channel = by_taps.divide(filter_row, tap);
+          const int r = by_tap_cols.divide(tap, s);
+          filter_row = (channel * a.taps_y + r_begin + r) * a.by_tap_cols.value + s_begin + s;
+        }
+        const float *source = valid ? filters + filter_row * a.filter_stride + m_begin + m : filters;
         copy_or_zero<kVecM>(&filter_tile[stage][row][m], source, valid);
       }
     }
@@ -112,12 +139,13 @@ __device__ __forceinline__ void correlate(const CorrelateArgs &a) {
       const int row = first_row + j * kRowsAtOnce;
       const int k = k_begin + row;
       int tap, s;
-      const int channel = a.by_taps.divide(k, tap);
-      const int r = a.by_tap_cols.divide(tap, s);
+      const int channel = by_taps.divide(k, tap);
+      const int r = by_tap_cols.divide(tap, s) + r_begin;
+      s += s_begin;
       const int k_offset = ((channel * a.rows + r) * a.cols + s) * a.by_n.value;
 #pragma unroll
       for (int i = 0; i < kColumnsPerThread; ++i) {
-        const bool valid = k < a.depth && (unsigned)(y_begin[i] + r) < (unsigned)a.rows &&
+        const bool valid = k < depth && (unsigned)(y_begin[i] + r) < (unsigned)a.rows &&
                            (unsigned)(x_begin[i] + s) < (unsigned)a.cols;
         const float *source = valid ? images + offset[i] + k_offset : images;
         copy_or_zero<kVecN>(&image_tile[stage][row][(first_copy + i * kThreads) * kVecN], source, valid);
@@ -135,7 +163,7 @@ __device__ __forceinline__ void correlate(const CorrelateArgs &a) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) sum[i][j] = 0.f;
 
-  const int steps = (a.depth + kDepth - 1) / kDepth;
+  const int steps = (depth + kDepth - 1) / kDepth;
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) {
     if (stage < steps) load(stage, stage * kDepth);

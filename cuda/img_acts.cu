@@ -3,8 +3,10 @@
 // Fast: with a stride, the pixels (y, x) of the images fall into stride_y * stride_x phases by ((y + pad_y) % stride_y,
 // (x + pad_x) % stride_x), and all pixels of one phase see the same filter taps: r with (y + pad_y - r) % stride_y == 0.
 // So the gradient is a correlation with stride 1 over the gradients of the outputs, with (channel, phase) as its output
-// channels and filters of ceil(filter_rows / stride_y) x ceil(filter_cols / stride_x) taps. arrange_filters builds those
-// filters, flipped, zero where a phase has no tap; correlate.cuh does the rest and scatters the phases.
+// channels and filters of ceil(filter_rows / stride_y) x ceil(filter_cols / stride_x) taps. Few channels would leave a
+// tile of correlate.cuh nearly empty; then blocks of block_y x block_x phases count as phases too: the correlation has
+// stride (block_y, block_x), and block - 1 more taps a direction, some of them zero. arrange_filters builds the filters,
+// flipped, zero where a phase has no tap; correlate.cuh does the rest and scatters the phases.
 //
 // Plain: one thread gathers one pixel, in double precision.
 
@@ -19,7 +21,11 @@ struct ArrangeFiltersArgs {
   int groups;
   int taps_y;
   int taps_x;
-  int phases_y;
+  int stride_y;
+  int stride_x;
+  int block_y;
+  int block_x;
+  int phases_y;          // stride_y * block_y
   int phases_x;
   int size;              // elements of out
 };
@@ -39,9 +45,9 @@ __device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
     rest /= a.taps_x;
     const int tap_y = rest % a.taps_y;
     const int filter = group * a.filters_per_group + rest / a.taps_y;
-    const int r = phase_y + a.phases_y * (a.taps_y - 1 - tap_y);
-    const int s = phase_x + a.phases_x * (a.taps_x - 1 - tap_x);
-    const bool inside = r < a.filter_rows && s < a.filter_cols;
+    const int r = phase_y + a.stride_y * (a.taps_y - a.block_y - tap_y);
+    const int s = phase_x + a.stride_x * (a.taps_x - a.block_x - tap_x);
+    const bool inside = r >= 0 && r < a.filter_rows && s >= 0 && s < a.filter_cols;
     a.out[i] = inside ? a.filters[((channel * a.filter_rows + r) * a.filter_cols + s) * a.filter_count + filter] : 0.f;
   }
 }

@@ -246,32 +246,51 @@ static inline Correlation forward_correlation(const ConvShape *s) {
   return c;
 }
 
-// ImageActs: the output's gradients are correlated with the arranged filters (cuda/img_acts.cu). The grid covers the
-// images in steps of one stride; its first pixel holds the image's first one, at phase pad % stride.
-static inline Correlation image_correlation(const ConvShape *s) {
+// ImageActs: the output's gradients are correlated with the arranged filters (cuda/img_acts.cu), whose phases are those
+// of the stride times a block. The grid covers the images in steps of one block of strides; its first pixel holds the
+// image's first one, at phase pad % phases.
+static inline Correlation image_correlation(const ConvShape *s, npy_int64 block_y, npy_int64 block_x) {
   Correlation c;
   c.groups = s->groups;
   c.channels = s->filters;
   c.rows = s->out_rows;
   c.cols = s->out_cols;
   c.n = s->n;
-  c.phases_y = s->stride_y;
-  c.phases_x = s->stride_x;
+  c.phases_y = s->stride_y * block_y;
+  c.phases_x = s->stride_x * block_x;
   c.m = s->channels * c.phases_y * c.phases_x;
   c.filter_stride = s->groups * c.m;
-  c.taps_y = (s->filter_rows + s->stride_y - 1) / s->stride_y;
-  c.taps_x = (s->filter_cols + s->stride_x - 1) / s->stride_x;
-  c.stride_y = c.stride_x = 1;
-  const npy_int64 first_y = s->pad_y / s->stride_y, first_x = s->pad_x / s->stride_x;
-  c.pad_y = c.taps_y - 1 - first_y;
-  c.pad_x = c.taps_x - 1 - first_x;
-  c.grid_rows = (s->rows - 1 + s->pad_y) / s->stride_y - first_y + 1;
-  c.grid_cols = (s->cols - 1 + s->pad_x) / s->stride_x - first_x + 1;
+  c.taps_y = block_y - 1 + (s->filter_rows + s->stride_y - 1) / s->stride_y;
+  c.taps_x = block_x - 1 + (s->filter_cols + s->stride_x - 1) / s->stride_x;
+  c.stride_y = block_y;
+  c.stride_x = block_x;
+  const npy_int64 first_y = s->pad_y / c.phases_y, first_x = s->pad_x / c.phases_x;
+  c.pad_y = c.taps_y - block_y - block_y * first_y;
+  c.pad_x = c.taps_x - block_x - block_x * first_x;
+  c.grid_rows = (s->rows - 1 + s->pad_y) / c.phases_y - first_y + 1;
+  c.grid_cols = (s->cols - 1 + s->pad_x) / c.phases_x - first_x + 1;
   c.out_rows = s->rows;
   c.out_cols = s->cols;
-  c.base_y = first_y * s->stride_y - s->pad_y;
-  c.base_x = first_x * s->stride_x - s->pad_x;
+  c.base_y = first_y * c.phases_y - s->pad_y;
+  c.base_x = first_x * c.phases_x - s->pad_x;
   return c;
+}
+
+// The image correlation of least cost(correlation), over blocks of 1, 2 and 4 phases a direction.
+template <typename Cost>
+static Correlation cheapest_image_correlation(const ConvShape *s, Cost cost) {
+  Correlation best = image_correlation(s, 1, 1);
+  double best_cost = cost(best);
+  for (npy_int64 block_y = 1; block_y <= 4; block_y *= 2)
+    for (npy_int64 block_x = block_y; block_x <= 2 * block_y && block_x <= 4; block_x *= 2) {
+      const Correlation c = image_correlation(s, block_y, block_x);
+      const double c_cost = cost(c);
+      if (c_cost < best_cost) {
+        best = c;
+        best_cost = c_cost;
+      }
+    }
+  return best;
 }
 
 #endif

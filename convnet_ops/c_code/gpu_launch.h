@@ -175,11 +175,11 @@ static void fill_correlate_args(const Correlation &c, const GpuRow &row, Args *a
   args->cols = (int)c.cols;
   args->m = (int)c.m;
   args->filter_stride = (int)c.filter_stride;
-  args->depth = (int)correlation_depth(&c);
   args->stride_y = (int)c.stride_y;
   args->stride_x = (int)c.stride_x;
   args->pad_y = (int)c.pad_y;
   args->pad_x = (int)c.pad_x;
+  args->taps_y = (int)c.taps_y;
   args->columns = (int)columns;
   args->out_rows = (int)c.out_rows;
   args->out_cols = (int)c.out_cols;

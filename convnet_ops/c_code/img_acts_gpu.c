@@ -44,6 +44,10 @@ PyGpuArrayObject *arranged_filters(const char *op, const ConvShape &s, const Cor
   args.groups = (int)s.groups;
   args.taps_y = (int)c.taps_y;
   args.taps_x = (int)c.taps_x;
+  args.stride_y = (int)s.stride_y;
+  args.stride_x = (int)s.stride_x;
+  args.block_y = (int)c.stride_y;
+  args.block_x = (int)c.stride_x;
   args.phases_y = (int)c.phases_y;
   args.phases_x = (int)c.phases_x;
   args.size = (int)(dims[0] * dims[1] * dims[2] * dims[3]);
@@ -75,10 +79,19 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   if (row_is_forced("img_acts", "plain"))
     return img_acts_plain(s, hid_array.get(), filter_array.get(), *out, params->context);
 
-  const Correlation c = image_correlation(&s);
-  const ProductShape shape = {c.m, correlation_columns(&c), c.groups, c.m % 4 == 0 ? 4 : 1,
-                              vector_width(c.n, hid_array.get(), *out)};
   const GpuRows table = img_acts_rows();
+  const int vec_n = vector_width(s.n, hid_array.get(), *out);
+  const int multiprocessors = multiprocessor_count(params->context);
+  const auto product = [&](const Correlation &c) {
+    const ProductShape shape = {c.m, correlation_columns(&c), c.groups, c.m % 4 == 0 ? 4 : 1, vec_n};
+    return shape;
+  };
+  const Correlation c = cheapest_image_correlation(&s, [&](const Correlation &candidate) {
+    const ProductShape shape = product(candidate);
+    return row_cost(table.rows[cheapest_row(table, shape, multiprocessors)], shape, multiprocessors) *
+           correlation_depth(&candidate);
+  });
+  const ProductShape shape = product(c);
   const int row = choose_row(table, shape, correlation_depth(&c), params->context);
   if (row < 0) return -1;
   PyGpuArrayObject *arranged = arranged_filters(op, s, c, filter_array.get(), params->context);
