@@ -45,7 +45,7 @@ FAMILIES = dict(zip(DIRECTIONS, ("filter_acts", "img_acts", "weight_acts")))
 class LayerBenchmark(object):
     """One layer's arrays on the GPU and its functions: {(implementation, direction): function}."""
 
-    def __init__(self, layer):
+    def __init__(self, layer, theanos=True):
         self.layer = layer
         rng = np.random.RandomState()
         k = layer.filter_size
@@ -62,7 +62,8 @@ class LayerBenchmark(object):
         self.floor = floor
         self.outputs, self.functions = {}, {}
         self.build_ours()
-        self.build_theanos()
+        if theanos:
+            self.build_theanos()
 
     def build_ours(self):
         images, filters, hid = (theano.shared(array) for array in (self.images, self.filters, self.hid))
@@ -193,7 +194,11 @@ def main(arguments):
     parser.add_argument("--layers", nargs="+", default=[layer.name for layer in problems.LAYERS])
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args(arguments)
-    environment.attach_pycuda()
+    with environment.pycuda_on_theanos_context():
+        run(options)
+
+
+def run(options):
     rows = []
     for layer in problems.LAYERS:
         if layer.name not in options.layers:

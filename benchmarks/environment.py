@@ -1,19 +1,24 @@
 """What a result must say of the machine and the software it was measured with."""
 
+import contextlib
 import datetime
 import os
 import subprocess
 import sys
 
 
-def attach_pycuda():
-    """Let PyCUDA use the context that Theano opened, the device's primary one."""
-    import pycuda.driver as driver
+@contextlib.contextmanager
+def pycuda_on_theanos_context():
+    """PyCUDA on the context that Theano opened, which is the device's primary one."""
+    from pycuda import driver
 
     driver.init()
     context = driver.Device(0).retain_primary_context()
     context.push()
-    return context
+    try:
+        yield
+    finally:
+        context.pop()
 
 
 def describe():
