@@ -85,38 +85,40 @@ class FilterActs(BaseActs):
 
 
 def correlate_rows(phases):
-    """The tiles of cuda/correlate.cuh, each for the four ways in which sizes and addresses may be divisible by 4.
+    """The tiles of cuda/correlate.cuh, each for the ways in which sizes and addresses may be divisible by 4.
 
     With `phases`, the version that scatters the phases of a strided gradient, for ImageActs.
     """
-    rows = []
     # lanes_m, warps_m, warps_n, depth, stages, blocks_per_sm, weight
     tiles = [
         (4, 4, 2, 16, 3, 2, 100),
-        (4, 2, 4, 16, 2, 2, 95),
-        (4, 2, 2, 16, 3, 4, 90),
-        (4, 1, 4, 16, 2, 4, 80),
-        (2, 1, 2, 16, 2, 6, 60),
-        (1, 1, 2, 8, 2, 6, 40),
+        (4, 2, 4, 16, 2, 2, 100),
+        (4, 2, 2, 16, 3, 4, 101),
+        (4, 1, 4, 16, 2, 4, 93),
+        (2, 1, 2, 16, 2, 6, 81),
+        (1, 1, 2, 8, 2, 6, 70),
     ]
-    for lanes_m, warps_m, warps_n, depth, stages, blocks_per_sm, weight in tiles:
-        tile_m, tile_n = 8 * lanes_m * warps_m, 8 * (32 // lanes_m) * warps_n
-        for vec_m, vec_n in ((4, 4), (1, 4), (4, 1), (1, 1)):
-            constants = (lanes_m, warps_m, warps_n, depth, stages, vec_m, vec_n, "true" if phases else "false")
-            rows.append(
-                Row(
-                    name="%dx%dx%d_m%d_n%d" % (tile_m, tile_n, depth, vec_m, vec_n),
-                    template="correlate<%s>" % ", ".join(map(str, constants)),
-                    threads=32 * warps_m * warps_n,
-                    blocks_per_sm=blocks_per_sm,
-                    tile_m=tile_m,
-                    tile_n=tile_n,
-                    vec_m=vec_m,
-                    vec_n=vec_n,
-                    weight=weight,
-                )
-            )
-    return rows
+    # vec_m, vec_n, trim: with single floats along the batch the images are few, and a block covers many pixels.
+    variants = [(4, 4, 0), (4, 4, 1), (1, 4, 0), (1, 4, 1), (4, 1, 0), (1, 1, 0)]
+    return [_correlate_row(phases, *(tile + variant)) for tile in tiles for variant in variants]
+
+
+def _correlate_row(phases, lanes_m, warps_m, warps_n, depth, stages, blocks_per_sm, weight, vec_m, vec_n, trim):
+    tile_m, tile_n = 8 * lanes_m * warps_m, 8 * (32 // lanes_m) * warps_n
+    flags = ("true" if flag else "false" for flag in (phases, trim))
+    constants = (lanes_m, warps_m, warps_n, depth, stages, vec_m, vec_n) + tuple(flags)
+    return Row(
+        name="%dx%dx%d_m%d_n%d%s" % (tile_m, tile_n, depth, vec_m, vec_n, "_trim" if trim else ""),
+        template="correlate<%s>" % ", ".join(map(str, constants)),
+        threads=32 * warps_m * warps_n,
+        blocks_per_sm=blocks_per_sm,
+        tile_m=tile_m,
+        tile_n=tile_n,
+        vec_m=vec_m,
+        vec_n=vec_n,
+        trim=trim,
+        weight=weight,
+    )
 
 
 class GpuFilterActs(GpuOp, FilterActs):

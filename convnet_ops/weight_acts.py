@@ -91,7 +91,7 @@ class WeightActs(BaseActs):
 def _rows():
     rows = []
     # warps_m, warps_n, depth, stages, blocks_per_sm, weight
-    tiles = [(4, 2, 16, 2, 2, 100), (4, 1, 16, 2, 4, 90), (2, 1, 16, 2, 6, 75), (1, 1, 16, 2, 8, 55)]
+    tiles = [(4, 2, 16, 2, 2, 96), (4, 1, 16, 2, 4, 94), (2, 1, 16, 2, 6, 100), (1, 1, 16, 2, 8, 94)]
     for warps_m, warps_n, depth, stages, blocks_per_sm, weight in tiles:
         for vec in (4, 1):
             rows.append(

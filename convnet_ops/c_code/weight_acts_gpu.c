@@ -39,7 +39,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   const npy_int64 length = s.out_rows * s.out_cols * s.n;
   const npy_int64 limit = partials_limit(&s, params->partial_sum_or_0, sizeof(float));
   const ProductShape shape = {taps, s.filters, s.groups * limit, 4,
-                              vector_width(s.n, image_array.get(), hid_array.get())};
+                              vector_width(s.n, image_array.get(), hid_array.get()), 0, 1};
   const GpuRows table = weight_acts_rows();
   const int row = choose_row(table, shape, length, params->context);
   if (row < 0) return -1;
