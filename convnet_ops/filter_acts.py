@@ -91,12 +91,12 @@ def correlate_rows(phases):
     """
     # lanes_m, warps_m, warps_n, depth, stages, blocks_per_sm, weight
     tiles = [
-        (4, 4, 2, 16, 3, 2, 100),
+        (4, 4, 2, 16, 3, 2, 103),
         (4, 2, 4, 16, 2, 2, 100),
-        (4, 2, 2, 16, 3, 4, 101),
-        (4, 1, 4, 16, 2, 4, 93),
-        (2, 1, 2, 16, 2, 6, 81),
-        (1, 1, 2, 8, 2, 6, 70),
+        (4, 2, 2, 16, 3, 4, 100),
+        (4, 1, 4, 16, 2, 4, 92),
+        (2, 1, 2, 16, 2, 6, 80),
+        (1, 1, 2, 8, 2, 6, 50),
     ]
     # vec_m, vec_n, trim: with single floats along the batch the images are few, and a block covers many pixels.
     variants = [(4, 4, 0), (4, 4, 1), (1, 4, 0), (1, 4, 1), (4, 1, 0), (1, 1, 0)]

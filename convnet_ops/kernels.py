@@ -24,8 +24,8 @@ Argument = namedtuple("Argument", "kind name")
 
 # One variant. tile_m and tile_n are what one block computes; vec_m and vec_n the floats of one load along m and n: the
 # host code chooses such a row only where sizes and addresses allow it. trim is 1 if the row leaves out taps that see
-# only padding. weight says how fast a multiprocessor that is full of such blocks multiplies, relative to the other rows;
-# a row of weight 0 is launched only when asked for by name.
+# only padding. weight says how fast a multiprocessor that is full of such blocks multiplies, relative to the other
+# rows (benchmarks/rows.py measures it); a row of weight 0 is launched only when asked for by name.
 Row = namedtuple("Row", "name template threads blocks_per_sm tile_m tile_n vec_m vec_n trim weight")
 Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0, 0)
 

@@ -17,7 +17,8 @@ def bc01_to_c01b(x):
     Returns
     -------
     4-D variable
-        A view of `x` with its axes in the new order.
+        `x` with its axes in the new order. Like every expression in Theano it is a host variable, which moves to the
+        GPU when the function is compiled.
     """
     return x.dimshuffle(1, 2, 3, 0)
 

@@ -22,7 +22,7 @@ from convnet_ops import (
 )
 from convnet_ops.opt import GPU_TWINS
 from tests.comparison import assert_close, assert_identical
-from tests.processors import GPU_CONTEXT, gpu_or_skip, to_gpu, variable_for
+from tests.processors import gpu_or_skip, to_gpu, variable_for
 
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
 GPU_MODE = Mode(linker="cvm", optimizer="fast_run").including("gpuarray")
@@ -256,13 +256,15 @@ def test_gpu_contiguous_on_the_host():
 
 def test_gpu_contiguous_on_the_gpu():
     gpu_or_skip()
-    value = np.random.standard_normal((2, 3, 4, 5)).astype("float32")
+    value = np.random.standard_normal((2, 3, 4, 5)).astype("float32").transpose(1, 2, 3, 0)
     x = variable_for(value, True)
-    y = gpu_contiguous(x.dimshuffle(1, 2, 3, 0))
-    assert y.type.context_name == GPU_CONTEXT
-    out = theano.function([x], y, mode=GPU_MODE)(to_gpu(value))
-    assert out.flags["C_CONTIGUOUS"]
-    assert_identical(np.array(out), value.transpose(1, 2, 3, 0), "gpu_contiguous")
+    y = gpu_contiguous(x)
+    assert y.type == x.type
+    source = strided_gpu_array(value)
+    assert not source.flags.c_contiguous
+    out = theano.function([x], y, mode=GPU_MODE)(source)
+    assert out.flags.c_contiguous
+    assert_identical(np.array(out), value, "gpu_contiguous")
 
 
 def test_max_pool_c01b():
