@@ -68,15 +68,23 @@ def test_pool_2d():
 
 
 def check_pool_2d(problem, device):
+    """Values and gradients, with ties, of the outputs that Theano's floor has too."""
     if device == "gpu":
         gpu_or_skip()
     rng = np.random.RandomState()
-    images = rng.standard_normal(problem.images).astype("float32").transpose(3, 0, 1, 2)
-    x = T.ftensor4("images")
+    images = rng.randint(0, 3, problem.images).astype("float32").transpose(3, 0, 1, 2)
+    x, cotangent = T.ftensor4s("images", "cotangent")
     op = MaxPool(problem.ds, problem.stride)
-    ours = c01b_to_bc01(op(bc01_to_c01b(x)))
-    theirs = pool_2d(x, ws=op.ds, stride=op.stride, ignore_border=True)
-    (ours,) = function([x], [ours], device)(images)
-    (theirs,) = function([x], [theirs], "cpu")(images)
-    assert_identical(ours[:, :, : theirs.shape[2], : theirs.shape[3]], theirs, problem.name)
-    assert ours.shape[2] - theirs.shape[2] in (0, 1) and ours.shape[3] - theirs.shape[3] in (0, 1)
+    out = pool_2d(x, ws=op.ds, stride=op.stride, ignore_border=True)
+    (theirs,) = function([x], [out], "cpu")(images)
+    gz = rng.standard_normal(theirs.shape).astype("float32")
+    (their_gradient,) = function([x, cotangent], [T.grad((out * cotangent).sum(), x)], "cpu")(images, gz)
+
+    out = c01b_to_bc01(op(bc01_to_c01b(x)))
+    rows, cols = theirs.shape[2:]
+    gradient = T.grad((out[:, :, :rows, :cols] * cotangent).sum(), x)
+    ours, our_gradient = function([x, cotangent], [out, gradient], device)(images, gz)
+    assert_identical(ours[:, :, :rows, :cols], theirs, problem.name)
+    assert ours.shape[2] - rows in (0, 1) and ours.shape[3] - cols in (0, 1)
+    # Two float32 sums, perhaps in another order.
+    assert_close(our_gradient, their_gradient.astype("float64"), 9, "gradient, %s on %s" % (problem.name, device))
