@@ -65,6 +65,26 @@ def markdown(result):
     return "\n".join(lines)
 
 
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def replace_table(text, table):
+    """`text` with `table` between its markers."""
+    before, rest = text.split(BEGIN)
+    return before + BEGIN + "\n" + table + "\n" + END + rest.split(END)[1]
+
+
+def main(arguments):
+    with open(arguments[0], encoding="utf-8") as file:
+        table = markdown(json.load(file))
+    if len(arguments) == 1:
+        print(table)
+        return
+    with open(arguments[1], encoding="utf-8") as file:
+        text = file.read()
+    with open(arguments[1], "w", encoding="utf-8") as file:
+        file.write(replace_table(text, table))
+
+
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
-        print(markdown(json.load(file)))
+    main(sys.argv[1:])

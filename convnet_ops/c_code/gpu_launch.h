@@ -165,6 +165,25 @@ static inline void elementwise_grid(npy_int64 size, int threads, size_t *grid) {
   grid[1] = grid[2] = 1;
 }
 
+// The shape in the arguments of the plain kernels of FilterActs and ImageActs; Args is FilterActsArgs or ImgActsArgs.
+template <typename Args>
+static void fill_plain_args(const ConvShape &s, Args *args) {
+  args->channels = (int)s.channels;
+  args->rows = (int)s.rows;
+  args->cols = (int)s.cols;
+  args->n = (int)s.n;
+  args->filter_rows = (int)s.filter_rows;
+  args->filter_cols = (int)s.filter_cols;
+  args->filter_count = (int)(s.groups * s.filters);
+  args->filters_per_group = (int)s.filters;
+  args->out_rows = (int)s.out_rows;
+  args->out_cols = (int)s.out_cols;
+  args->stride_y = (int)s.stride_y;
+  args->stride_x = (int)s.stride_x;
+  args->pad_y = (int)s.pad_y;
+  args->pad_x = (int)s.pad_x;
+}
+
 // The arguments of cuda/correlate.cuh, which filter_acts and img_acts share; Args is their CorrelateArgs.
 template <typename Args>
 static void fill_correlate_args(const Correlation &c, const GpuRow &row, Args *args, size_t *grid) {
