@@ -24,7 +24,7 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(VENV_PYTHON) -m benchmarks.conv benchmarks/results/conv.json
-	$(VENV_PYTHON) -m benchmarks.table benchmarks/results/conv.json
+	$(VENV_PYTHON) -m benchmarks.table benchmarks/results/conv.json benchmarks/README.md
 
 # Setuptools first: Theano's own setup.py needs one below 81 to build.
 .venv/installed: setup.py

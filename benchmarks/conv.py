@@ -20,8 +20,10 @@ import sys
 
 os.environ["THEANO_FLAGS"] = "device=cuda,floatX=float32,dnn.enabled=False," + os.environ.get("THEANO_FLAGS", "")
 
+import convnet_ops  # noqa: E402
 import numpy as np  # noqa: E402
 import theano  # noqa: E402
+from convnet_ops import FilterActs, ImageActs, WeightActs  # noqa: E402
 from theano.gpuarray.blas import GpuCorrMM, GpuCorrMM_gradInputs, GpuCorrMM_gradWeights  # noqa: E402
 from theano.tensor.nnet.abstract_conv import (  # noqa: E402
     AbstractConv2d,
@@ -29,9 +31,7 @@ from theano.tensor.nnet.abstract_conv import (  # noqa: E402
     AbstractConv2d_gradWeights,
 )
 
-import convnet_ops  # noqa: E402
 from benchmarks import environment  # noqa: E402
-from convnet_ops import FilterActs, ImageActs, WeightActs  # noqa: E402
 from tests import problems  # noqa: E402
 
 DIRECTIONS = ("fwd", "dimages", "dfilters")

@@ -23,12 +23,11 @@ def pycuda_on_theanos_context():
 
 def describe():
     """{"device", "driver", "date", "commit", "versions"} of this run."""
+    import convnet_ops
     import numpy
     import theano
     from pycuda import driver
     from theano.gpuarray.type import get_context
-
-    import convnet_ops
 
     return {
         "device": get_context(None).devname.strip(),

@@ -10,8 +10,9 @@ import json
 import os
 import sys
 
-from benchmarks import conv, environment  # conv sets Theano's flags
 from convnet_ops.opt import GPU_TWINS  # noqa: E402
+
+from benchmarks import conv, environment  # conv sets Theano's flags
 from tests import problems  # noqa: E402
 from tests.test_filter_acts import OPS  # noqa: E402
 

@@ -3,14 +3,13 @@
 import os
 import re
 
+from convnet_ops import kernels
 from theano import Apply
 from theano.gof import COp
 from theano.gof.op import OpenMPOp
 from theano.gpuarray.basic_ops import GpuKernelBase, gpuarray_helper_inc_dir
 from theano.gpuarray.type import GpuArrayType, gpu_context_type
 from theano.tensor import TensorType, as_tensor_variable
-
-from convnet_ops import kernels
 
 C_CODE_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c_code")
 

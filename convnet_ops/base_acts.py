@@ -1,10 +1,9 @@
 """What FilterActs, ImageActs and WeightActs share: their arguments."""
 
-from theano.gof import ParamsType
-from theano.scalar import int64
-
 from convnet_ops import shapes
 from convnet_ops.base import ConvnetOp
+from theano.gof import ParamsType
+from theano.scalar import int64
 
 # c_code/conv_shape.h has the same.
 _PAD_CODES = {"full": -1, "half": -2}

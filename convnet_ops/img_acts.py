@@ -4,13 +4,12 @@ CPU code: c_code/img_acts.c, GPU host code: c_code/img_acts_gpu.c, kernels: cuda
 """
 
 import theano.tensor as T
-from theano.gradient import DisconnectedType
-
 from convnet_ops import shapes
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs, correlate_rows
 from convnet_ops.kernels import KernelFamily, Row
+from theano.gradient import DisconnectedType
 
 
 class ImageActs(BaseActs):

@@ -4,18 +4,17 @@ Importing this module registers them, where pygpu is installed. They are Theano'
 its optimizers (graph at a time, node at a time) know them, and no transfer is left between ops that moved.
 """
 
+from convnet_ops.filter_acts import FilterActs, GpuFilterActs
+from convnet_ops.img_acts import GpuImageActs, ImageActs
+from convnet_ops.layout import Contiguous, ContiguousOnGpu
+from convnet_ops.pool import GpuMaxPool, GpuMaxPoolGrad, GpuMaxPoolRop, MaxPool, MaxPoolGrad, MaxPoolRop
+from convnet_ops.weight_acts import GpuWeightActs, WeightActs
 from theano.compile import optdb
 from theano.gof import TopoOptimizer, local_optimizer
 from theano.gof.opt import copy_stack_trace
 from theano.gpuarray.basic_ops import HostFromGpu, as_gpuarray_variable
 from theano.gpuarray.opt import op_lifter, register_opt, register_opt2
 from theano.gpuarray.type import GpuArrayType
-
-from convnet_ops.filter_acts import FilterActs, GpuFilterActs
-from convnet_ops.img_acts import GpuImageActs, ImageActs
-from convnet_ops.layout import Contiguous, ContiguousOnGpu
-from convnet_ops.pool import GpuMaxPool, GpuMaxPoolGrad, GpuMaxPoolRop, MaxPool, MaxPoolGrad, MaxPoolRop
-from convnet_ops.weight_acts import GpuWeightActs, WeightActs
 
 GPU_TWINS = {
     FilterActs: GpuFilterActs,

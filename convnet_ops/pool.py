@@ -3,12 +3,11 @@
 CPU code: c_code/pool.c, GPU host code: c_code/max_pool*_gpu.c, kernels: cuda/pool.cu.
 """
 
-from theano.gof import ParamsType
-from theano.scalar import int64
-
 from convnet_ops import shapes
 from convnet_ops.base import ConvnetOp, GpuOp, gpu_params, like
 from convnet_ops.kernels import KernelFamily, Row
+from theano.gof import ParamsType
+from theano.scalar import int64
 
 
 class BasePool(ConvnetOp):

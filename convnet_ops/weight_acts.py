@@ -3,14 +3,13 @@
 CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels: cuda/weight_acts.cu.
 """
 
-from theano.compile.ops import Shape_i
-from theano.gradient import DisconnectedType
-
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
+from theano.compile.ops import Shape_i
+from theano.gradient import DisconnectedType
 
 
 class WeightActs(BaseActs):

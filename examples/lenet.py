@@ -71,7 +71,7 @@ def parse_options(arguments=None):
         metavar="N",
         help="passes over the training digits (default: %(default)s)",
     )
-    add("--batch-size", type=positive_int, default=32, metavar="N", help="digits in a minibatch (default: %(default)s)")
+    add("--batch-size", type=positive_int, default=8, metavar="N", help="digits in a minibatch (default: %(default)s)")
     add(
         "--learning-rate",
         type=positive_float,
@@ -204,7 +204,6 @@ class LeNet:
     @staticmethod
     def _layer_c01b(images, filters, bias):
         import theano.tensor as T
-
         from convnet_ops import FilterActs, MaxPool
 
         maps = MaxPool(ds=POOL, stride=POOL)(FilterActs(stride=1, partial_sum=1)(images, filters))

@@ -3,13 +3,12 @@
 import os
 import unittest
 
+import convnet_ops  # noqa: F401  (prepares Theano)
 import numpy as np
 import theano
+from convnet_ops.opt import GPU_TWINS
 from theano.compile.mode import Mode
 from theano.gpuarray.type import GpuArrayType, get_context
-
-import convnet_ops  # noqa: F401  (prepares Theano)
-from convnet_ops.opt import GPU_TWINS
 
 GPU_CONTEXT = "convnet_ops_tests"
 
@@ -28,8 +27,8 @@ class Processor(object):
         """What `op` computes from NumPy arrays: a list of NumPy arrays.
 
         It runs twice, the second time into the same memory after that was filled with NaN, and both results must be the
-        same bits. Where the row is not `allowed` by the arrays' sizes, the op must refuse it; the results are then those
-        of the row that it chooses.
+        same bits. Where the row is not `allowed` by the arrays' sizes, the op must refuse it; the results are then
+        those of the row that it chooses.
         """
         if not allowed:
             try:

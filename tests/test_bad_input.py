@@ -3,8 +3,8 @@
 import numpy as np
 import theano
 import theano.tensor as T
-
 from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
+
 from tests.processors import GPU_CONTEXT, compiled, gpu_or_skip, to_gpu
 
 

@@ -1,8 +1,8 @@
 """FilterActs, ImageActs and WeightActs against reference.py, over every processor and kernel row."""
 
 import numpy as np
-
 from convnet_ops import FilterActs, ImageActs, WeightActs, reference
+
 from tests import problems
 from tests.comparison import assert_close
 from tests.processors import cpu, gpu, gpu_or_skip, row_of

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import theano
 import theano.tensor as T
+from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
 from theano.compile.mode import Mode
 from theano.gradient import verify_grad
 
-from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
 from tests.processors import GPU_CONTEXT, gpu_or_skip
 
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")

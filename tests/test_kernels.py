@@ -6,6 +6,7 @@ from convnet_ops import kernels
 from convnet_ops.filter_acts import GpuFilterActs
 from convnet_ops.opt import GPU_TWINS
 from convnet_ops.weight_acts import GpuWeightActs
+
 from tests.cpp import run_program
 
 FAMILIES = [family for twin in GPU_TWINS.values() for family in twin.kernel_families]

@@ -5,8 +5,6 @@ import pickle
 import numpy as np
 import theano
 import theano.tensor as T
-from theano.compile.mode import Mode
-
 from convnet_ops import (
     FilterActs,
     ImageActs,
@@ -21,6 +19,8 @@ from convnet_ops import (
     reference,
 )
 from convnet_ops.opt import GPU_TWINS
+from theano.compile.mode import Mode
+
 from tests.comparison import assert_close, assert_identical
 from tests.processors import gpu_or_skip, to_gpu, variable_for
 

@@ -8,12 +8,12 @@ import tempfile
 import numpy as np
 import theano
 import theano.tensor as T
+from convnet_ops import FilterActs, ImageActs, MaxPool, gpu_contiguous
+from convnet_ops.opt import GPU_TWINS, CacheableHostFromGpu
 from theano.compile.mode import Mode
 from theano.gpuarray.basic_ops import GpuFromHost, HostFromGpu
 from theano.gpuarray.type import GpuArrayType
 
-from convnet_ops import FilterActs, ImageActs, MaxPool, gpu_contiguous
-from convnet_ops.opt import GPU_TWINS, CacheableHostFromGpu
 from tests.comparison import assert_close
 from tests.processors import GPU_CONTEXT, gpu_or_skip, to_gpu
 

@@ -1,8 +1,8 @@
 """MaxPool, MaxPoolGrad and MaxPoolRop against reference.py, over every processor and kernel row."""
 
 import numpy as np
-
 from convnet_ops import MaxPool, MaxPoolGrad, MaxPoolRop, reference
+
 from tests import problems
 from tests.comparison import assert_close, assert_identical
 from tests.processors import cpu, gpu, gpu_or_skip, row_of

@@ -1,10 +1,10 @@
 """Random shapes and arguments, found by hypothesis: the CPU ops against reference.py."""
 
 import numpy as np
+from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs, reference
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs, reference
 from tests.comparison import assert_close, assert_identical
 from tests.processors import Processor, cpu, gpu_or_skip
 

@@ -3,11 +3,11 @@
 import numpy as np
 import theano
 import theano.tensor as T
+from convnet_ops import FilterActs, MaxPool, bc01_to_c01b, c01b_to_bc01
 from theano.compile.mode import Mode
 from theano.tensor.nnet import conv2d
 from theano.tensor.signal.pool import pool_2d
 
-from convnet_ops import FilterActs, MaxPool, bc01_to_c01b, c01b_to_bc01
 from tests import problems
 from tests.comparison import assert_close, assert_identical
 from tests.processors import GPU_CONTEXT, gpu_or_skip
