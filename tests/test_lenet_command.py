@@ -77,7 +77,8 @@ def test_bad_data_from_the_command_line():
 
 def test_cuda_without_a_gpu():
     options = ("--data", pickle_path, "--device", "cuda", "--output", folder / "no-gpu")
-    run = run_example(*options, CUDA_VISIBLE_DEVICES="")
+    # neither this machine's GPU nor a device in the user's .theanorc has a say
+    run = run_example(*options, CUDA_VISIBLE_DEVICES="", THEANORC=os.devnull)
     stderr = run.stderr.decode()
     assert run.returncode == 2, stderr
     assert stderr.count("\n") == 1, stderr
