@@ -49,10 +49,12 @@ static inline void multiply_panel(int count, const int *taps, const T *filters, 
     }
 }
 
-// Adjacent images of one output pixel, within a tile.
+// Adjacent images of one grid pixel, within a tile. (y, x) is where the pixel's taps begin in the source images, and
+// offset the place of that value, which may lie in the padding.
 struct ColumnRun {
   int begin, length;
   npy_int64 grid_y, grid_x, image;
+  npy_int64 y, x, offset;
 };
 
 template <typename T>
@@ -63,8 +65,15 @@ static int split_into_runs(const Correlation &c, npy_int64 first, ColumnRun *run
   for (int begin = 0; begin < count;) {
     const npy_int64 pixel = (first + begin) / c.n, image = (first + begin) % c.n;
     const int length = (int)(c.n - image < count - begin ? c.n - image : count - begin);
-    const ColumnRun run = {begin, length, pixel / c.grid_cols, pixel % c.grid_cols, image};
-    runs[n_runs++] = run;
+    ColumnRun *run = &runs[n_runs++];
+    run->begin = begin;
+    run->length = length;
+    run->grid_y = pixel / c.grid_cols;
+    run->grid_x = pixel % c.grid_cols;
+    run->image = image;
+    run->y = run->grid_y * c.stride_y - c.pad_y;
+    run->x = run->grid_x * c.stride_x - c.pad_x;
+    run->offset = (run->y * c.cols + run->x) * c.n + image;
     begin += length;
   }
   return n_runs;
@@ -77,26 +86,22 @@ static int gather_panel(const Correlation &c, const T *images, const ColumnRun *
                         npy_int64 k_end, int *taps, T *panel) {
   const int kColumns = CorrelateTile<T>::kColumns;
   npy_int64 s = k_begin % c.taps_x, r = k_begin / c.taps_x % c.taps_y, channel = k_begin / c.taps_x / c.taps_y;
-  const bool one_run = n_runs == 1 && runs[0].length == kColumns;
   const bool whole_tile = runs[n_runs - 1].begin + runs[n_runs - 1].length == kColumns;
   int count = 0;
   for (npy_int64 k = k_begin; k < k_end; ++k) {
-    bool seen = false;
+    const T *source = images + ((channel * c.rows + r) * c.cols + s) * c.n;
     T *row = panel + count * kColumns;
+    bool seen = false;
     if (!whole_tile) memset(row, 0, kColumns * sizeof(T));
     for (int i = 0; i < n_runs; ++i) {
-      const npy_int64 y = runs[i].grid_y * c.stride_y - c.pad_y + r, x = runs[i].grid_x * c.stride_x - c.pad_x + s;
+      const npy_int64 y = runs[i].y + r, x = runs[i].x + s;
       T *target = row + runs[i].begin;
-      if (y < 0 || y >= c.rows || x < 0 || x >= c.cols) {
+      if (y >= 0 && y < c.rows && x >= 0 && x < c.cols) {
+        copy_values(target, source + runs[i].offset, runs[i].length);
+        seen = true;
+      } else {
         for (int j = 0; j < runs[i].length; ++j) target[j] = 0;
-        continue;
       }
-      seen = true;
-      const T *source = images + ((channel * c.rows + y) * c.cols + x) * c.n + runs[i].image;
-      if (one_run)
-        memcpy(target, source, kColumns * sizeof(T));  // of constant size, so it compiles to vector moves
-      else
-        for (int j = 0; j < runs[i].length; ++j) target[j] = source[j];
     }
     if (seen) taps[count++] = (int)(k - k_begin);
     if (++s == c.taps_x) {
@@ -120,28 +125,39 @@ static void scatter_row(const Correlation &c, npy_int64 group, npy_int64 m, cons
     const npy_int64 y = runs[i].grid_y * c.phases_y + m % phases / c.phases_x + c.base_y;
     const npy_int64 x = runs[i].grid_x * c.phases_x + m % c.phases_x + c.base_x;
     if (y < 0 || y >= c.out_rows || x < 0 || x >= c.out_cols) continue;
-    memcpy(out + ((channel * c.out_rows + y) * c.out_cols + x) * c.n + runs[i].image, sums + runs[i].begin,
-           runs[i].length * sizeof(T));
+    copy_values(out + ((channel * c.out_rows + y) * c.out_cols + x) * c.n + runs[i].image, sums + runs[i].begin,
+                runs[i].length);
   }
 }
 
-// filters (depth, filter_stride) -> blocks of kRows output channels: (groups, blocks, depth, kRows), padded with zeros.
+// The filters of FilterActs: (depth, filter_stride), group g's are columns g * m ... (g + 1) * m.
 template <typename T>
-static void pack_filters(const Correlation &c, npy_int64 blocks, const T *filters, T *packed) {
+struct FiltersAsTheyAre {
+  const Correlation &c;
+  const T *filters;
+
+  T operator()(npy_int64 group, npy_int64 k, npy_int64 m) const {
+    return filters[k * c.filter_stride + group * c.m + m];
+  }
+};
+
+// filter(group, k, m) -> blocks of kRows output channels: (groups, blocks, depth, kRows), padded with zeros.
+template <typename T, typename Filter>
+static void pack_filters(const Correlation &c, npy_int64 blocks, const Filter &filter, T *packed) {
   const int kRows = CorrelateTile<T>::kRows;
   const npy_int64 depth = correlation_depth(&c);
-  for (npy_int64 group = 0; group < c.groups; ++group)
-    for (npy_int64 block = 0; block < blocks; ++block)
-      for (npy_int64 k = 0; k < depth; ++k)
-        for (int i = 0; i < kRows; ++i) {
-          const npy_int64 m = block * kRows + i;
-          *packed++ = m < c.m ? filters[k * c.filter_stride + group * c.m + m] : T(0);
-        }
+#pragma omp parallel for schedule(static) if (c.groups * c.m * depth > CONVNET_SERIAL_WORK / 10)
+  for (npy_int64 item = 0; item < c.groups * blocks; ++item) {
+    T *target = packed + item * depth * kRows;
+    const npy_int64 first = item % blocks * kRows;
+    for (npy_int64 k = 0; k < depth; ++k)
+      for (npy_int64 m = first; m < first + kRows; ++m) *target++ = m < c.m ? filter(item / blocks, k, m) : T(0);
+  }
 }
 
 // Throws std::bad_alloc if there is no memory for the packed filters and the tiles.
-template <typename T>
-static void correlate(const Correlation &c, const T *images, const T *filters, T *out) {
+template <typename T, typename Filter>
+static void correlate(const Correlation &c, const T *images, const Filter &filter, T *out) {
   typedef CorrelateTile<T> Tile;
   const npy_int64 depth = correlation_depth(&c);
   const npy_int64 tiles = (correlation_columns(&c) + Tile::kColumns - 1) / Tile::kColumns;
@@ -149,7 +165,7 @@ static void correlate(const Correlation &c, const T *images, const T *filters, T
   const npy_int64 block_size = depth * Tile::kRows;
   const npy_int64 sums_size = blocks * Tile::kRows * Tile::kColumns;
   std::vector<T> packed(c.groups * blocks * block_size);
-  pack_filters(c, blocks, filters, packed.data());
+  pack_filters(c, blocks, filter, packed.data());
   bool out_of_memory = false;
 #pragma omp parallel if (correlation_columns(&c) * depth * c.m * c.groups > CONVNET_SERIAL_WORK)
   {

@@ -66,17 +66,22 @@ static void gather_taps(const ConvShape &s, const T *images, npy_int64 first_tap
     const npy_int64 col_tap = tap % s.filter_cols, row_tap = tap / s.filter_cols % s.filter_rows;
     const T *channel = images + tap / s.filter_cols / s.filter_rows * s.rows * s.cols * s.n;
     T *row = panel + i * Tile::kDepth;
+    npy_int64 image = q_begin % s.n, out_x = q_begin / s.n % s.out_cols;
+    npy_int64 y = q_begin / s.n / s.out_cols * s.stride_y - s.pad_y + row_tap;
     for (npy_int64 q = q_begin; q < q_end;) {
-      const npy_int64 pixel = q / s.n, image = q % s.n;
       const npy_int64 length = s.n - image < q_end - q ? s.n - image : q_end - q;
-      const npy_int64 y = pixel / s.out_cols * s.stride_y - s.pad_y + row_tap;
-      const npy_int64 x = pixel % s.out_cols * s.stride_x - s.pad_x + col_tap;
+      const npy_int64 x = out_x * s.stride_x - s.pad_x + col_tap;
       if (y < 0 || y >= s.rows || x < 0 || x >= s.cols)
         memset(row, 0, length * sizeof(T));
       else
-        memcpy(row, channel + (y * s.cols + x) * s.n + image, length * sizeof(T));
+        copy_values(row, channel + (y * s.cols + x) * s.n + image, length);
       row += length;
       q += length;
+      image = 0;
+      if (++out_x == s.out_cols) {
+        out_x = 0;
+        y += s.stride_y;
+      }
     }
   }
 }

@@ -20,8 +20,9 @@ int APPLY_SPECIFIC(filter_acts)(PyArrayObject *images, PyArrayObject *filters, P
     return -1;
   typedef DTYPE_OUTPUT_0 T;
   try {
-    correlate<T>(forward_correlation(&s), contiguous_images.data<T>(), contiguous_filters.data<T>(),
-                 (T *)PyArray_DATA(*out));
+    const Correlation c = forward_correlation(&s);
+    const FiltersAsTheyAre<T> filter = {c, contiguous_filters.data<T>()};
+    correlate<T>(c, contiguous_images.data<T>(), filter, (T *)PyArray_DATA(*out));
   } catch (const std::bad_alloc &) {
     return no_workspace(op);
   }

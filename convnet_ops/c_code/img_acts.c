@@ -12,24 +12,42 @@ static double tile_products(const Correlation &c) {
   return (double)rows * columns * correlation_depth(&c);
 }
 
-// The filters of image_correlation: see arrange_filters in cuda/img_acts.cu. The block is c's stride.
+// The filters of image_correlation, read from those of FilterActs: see arrange_filters in cuda/img_acts.cu. The row and
+// column of a filter's value are sums of a part that depends on k and one that depends on m; both are computed once.
 template <typename T>
-static void arrange_filters(const ConvShape &s, const Correlation &c, const T *filters, T *out) {
-  for (npy_int64 f = 0; f < s.filters; ++f)
-    for (npy_int64 tap_y = 0; tap_y < c.taps_y; ++tap_y)
-      for (npy_int64 tap_x = 0; tap_x < c.taps_x; ++tap_x)
-        for (npy_int64 group = 0; group < s.groups; ++group)
-          for (npy_int64 channel = 0; channel < s.channels; ++channel)
-            for (npy_int64 phase_y = 0; phase_y < c.phases_y; ++phase_y)
-              for (npy_int64 phase_x = 0; phase_x < c.phases_x; ++phase_x) {
-                const npy_int64 r = phase_y + s.stride_y * (c.taps_y - c.stride_y - tap_y);
-                const npy_int64 q = phase_x + s.stride_x * (c.taps_x - c.stride_x - tap_x);
-                const npy_int64 tap = (channel * s.filter_rows + r) * s.filter_cols + q;
-                *out++ = r >= 0 && r < s.filter_rows && q >= 0 && q < s.filter_cols
-                             ? filters[tap * s.groups * s.filters + group * s.filters + f]
-                             : T(0);
-              }
-}
+class ArrangedFilters {
+ public:
+  // Throws std::bad_alloc.
+  ArrangedFilters(const ConvShape &s, const Correlation &c, const T *filters)
+      : s_(s), filters_(filters), taps_(correlation_depth(&c)), outputs_(c.m) {
+    for (npy_int64 k = 0; k < (npy_int64)taps_.size(); ++k) {
+      taps_[k].start = k / (c.taps_y * c.taps_x);
+      taps_[k].row = s.stride_y * (c.taps_y - c.stride_y - k / c.taps_x % c.taps_y);
+      taps_[k].col = s.stride_x * (c.taps_x - c.stride_x - k % c.taps_x);
+    }
+    for (npy_int64 m = 0; m < c.m; ++m) {
+      const npy_int64 channel = m / (c.phases_y * c.phases_x);
+      outputs_[m].start = channel * s.filter_rows * s.filter_cols * s.groups * s.filters;
+      outputs_[m].row = m / c.phases_x % c.phases_y;
+      outputs_[m].col = m % c.phases_x;
+    }
+  }
+
+  T operator()(npy_int64 group, npy_int64 k, npy_int64 m) const {
+    const npy_int64 r = taps_[k].row + outputs_[m].row, q = taps_[k].col + outputs_[m].col;
+    if (r < 0 || r >= s_.filter_rows || q < 0 || q >= s_.filter_cols) return T(0);
+    return filters_[outputs_[m].start + (r * s_.filter_cols + q) * s_.groups * s_.filters + group * s_.filters +
+                    taps_[k].start];
+  }
+
+ private:
+  struct Part {
+    npy_int64 start, row, col;
+  };
+  const ConvShape &s_;
+  const T *filters_;
+  std::vector<Part> taps_, outputs_;
+};
 
 #section support_code_apply
 
@@ -50,9 +68,8 @@ int APPLY_SPECIFIC(img_acts)(PyArrayObject *hid_acts, PyArrayObject *filters, Py
   typedef DTYPE_OUTPUT_0 T;
   try {
     const Correlation c = cheapest_image_correlation(&s, tile_products<T>);
-    std::vector<T> arranged(correlation_depth(&c) * c.filter_stride);
-    arrange_filters<T>(s, c, contiguous_filters.data<T>(), arranged.data());
-    correlate<T>(c, contiguous_hid.data<T>(), arranged.data(), (T *)PyArray_DATA(*out));
+    correlate<T>(c, contiguous_hid.data<T>(), ArrangedFilters<T>(s, c, contiguous_filters.data<T>()),
+                 (T *)PyArray_DATA(*out));
   } catch (const std::bad_alloc &) {
     return no_workspace(op);
   }
