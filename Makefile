@@ -1,6 +1,7 @@
 # make lenet   train the seed's LeNet on MNIST digits
 # make test    the nose suite; on the GPU too where there is one
 # make check   the linter
+# make memcheck   the ops' GPU tests under compute-sanitizer (CUDA's), four at a time
 # make bench   time the convolutions on a GPU, and make the table in benchmarks/
 # make clean   remove what the others made
 #
@@ -11,7 +12,10 @@ VENV_PYTHON = .venv/bin/python
 # Debian's pygpu, built for Debian's Python: usable from a .venv of the same version.
 DEBIAN_PYGPU = /usr/lib/python3/dist-packages/pygpu
 
-.PHONY: lenet test check bench clean
+GPU_OP_TESTS = test_filter_acts.py:test_filter_acts_gpu test_filter_acts.py:test_img_acts_gpu \
+  test_filter_acts.py:test_weight_acts_gpu test_pool.py:test_gpu
+
+.PHONY: lenet test check memcheck bench clean
 
 lenet: .venv/installed
 	$(VENV_PYTHON) examples/lenet.py $(LENET)
@@ -21,6 +25,12 @@ test: .venv/installed
 
 check: .venv/installed
 	$(VENV_PYTHON) -m ruff check .
+
+# preallocate=-1: every array gets an allocation of its own, so that an access past its end is seen.
+memcheck: .venv/installed
+	printf '%s\n' $(GPU_OP_TESTS) | \
+	  CONVNET_OPS_REQUIRE_GPU=1 THEANO_FLAGS="gpuarray.preallocate=-1,$$THEANO_FLAGS" xargs -P 4 -I TEST \
+	  compute-sanitizer --tool memcheck --error-exitcode 9 $(VENV_PYTHON) -m nose tests/TEST
 
 bench: .venv/installed
 	$(VENV_PYTHON) -m benchmarks.conv benchmarks/results/conv.json

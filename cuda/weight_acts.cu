@@ -83,9 +83,10 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
     int image, x;
     const int pixel = a.by_n.divide(q, image);
     const int y = a.by_out_cols.divide(pixel, x);
-    const int row = q < q_end ? y * a.stride_y - a.pad_y : -kOutside;
+    const int first_row = y * a.stride_y - a.pad_y;
     const int col = x * a.stride_x - a.pad_x;
-    const int offset = (row * a.cols + col) * n + image;
+    const int offset = (first_row * a.cols + col) * n + image;
+    const int row = q < q_end ? first_row : -kOutside;
 #pragma unroll
     for (int i = 0; i < (kTileM + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
       const int m = copy_row + i * kRowsAtOnce;

@@ -73,10 +73,20 @@ def check_cpu(op_class, problem, dtype):
     ConvCase(problem, dtype).check(op_class, cpu())
 
 
-def test_gpu():
+# One for each op: under a memory checker they run side by side, and libgpuarray keeps the kernels of one op loaded.
+def test_filter_acts_gpu():
     for problem in problems.CONV_PROBLEMS:
-        for op_class in OPS:
-            yield check_gpu, op_class, problem
+        yield check_gpu, FilterActs, problem
+
+
+def test_img_acts_gpu():
+    for problem in problems.CONV_PROBLEMS:
+        yield check_gpu, ImageActs, problem
+
+
+def test_weight_acts_gpu():
+    for problem in problems.CONV_PROBLEMS:
+        yield check_gpu, WeightActs, problem
 
 
 def check_gpu(op_class, problem):
