@@ -12,6 +12,8 @@ VENV_PYTHON = .venv/bin/python
 # Debian's pygpu, built for Debian's Python: usable from a .venv of the same version.
 DEBIAN_PYGPU = /usr/lib/python3/dist-packages/pygpu
 
+TESTS = tests
+
 GPU_OP_TESTS = test_filter_acts.py:test_filter_acts_gpu test_filter_acts.py:test_img_acts_gpu \
   test_filter_acts.py:test_weight_acts_gpu test_pool.py:test_gpu
 
@@ -21,7 +23,7 @@ lenet: .venv/installed
 	$(VENV_PYTHON) examples/lenet.py $(LENET)
 
 test: .venv/installed
-	$(VENV_PYTHON) -m nose tests $(TESTS)
+	$(VENV_PYTHON) -m nose $(TESTS)
 
 check: .venv/installed
 	$(VENV_PYTHON) -m ruff check .

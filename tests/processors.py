@@ -8,7 +8,9 @@ import numpy as np
 import theano
 from convnet_ops.opt import GPU_TWINS
 from theano.compile.mode import Mode
-from theano.gpuarray.type import GpuArrayType, get_context
+from theano.gpuarray.type import GpuArrayType, _context_reg, get_context
+
+from tests import DEVICE, REASON
 
 GPU_CONTEXT = "convnet_ops_tests"
 
@@ -91,31 +93,12 @@ def gpu_or_skip():
         raise unittest.SkipTest(reason)
 
 
-_missing = []
-
-
 def gpu_missing():
-    """Why there is no GPU to test on, or ''. Opens the GPU, once."""
-    if not _missing:
-        _missing.append(_open_gpu())
-    return _missing[0]
-
-
-def _open_gpu():
-    try:
-        import pygpu
-    except ImportError as error:
-        return "pygpu is not installed (%s)" % error
-    from theano import gpuarray
-
-    try:
-        # "cuda" is the context of a process that Theano started on the GPU (device=cuda); else open one for the tests.
-        if theano.config.device.startswith("cuda"):
-            gpuarray.type._context_reg[GPU_CONTEXT] = get_context(None)
-        else:
-            gpuarray.init_dev("cuda", GPU_CONTEXT)
-    except (pygpu.gpuarray.GpuArrayException, RuntimeError) as error:
-        return "no CUDA device opens (%s)" % error
+    """Why there is no GPU to test on, or ''."""
+    if not DEVICE.startswith("cuda"):
+        return "Theano's device is %s (%s)" % (DEVICE, REASON)
+    # The default context under a name, which graphs can tell from None.
+    _context_reg.setdefault(GPU_CONTEXT, get_context(None))
     return ""
 
 
