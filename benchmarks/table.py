@@ -52,7 +52,7 @@ def markdown(result):
                 layer,
                 three(layer, "convnet_ops", "tflops", "%.1f"),
                 three(layer, "theano_corrmm", "tflops", "%.2f"),
-                " / ".join("%.1f" % ratio(layer, direction) for direction in DIRECTIONS),
+                " / ".join("%.3g" % ratio(layer, direction) for direction in DIRECTIONS),
                 errors[0],
                 errors[1],
             )
