@@ -35,6 +35,7 @@ memcheck: .venv/installed
 	  compute-sanitizer --tool memcheck --error-exitcode 9 $(VENV_PYTHON) -m nose tests/TEST
 
 bench: .venv/installed
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[gpu]'
 	$(VENV_PYTHON) -m benchmarks.conv benchmarks/results/conv.json
 	$(VENV_PYTHON) -m benchmarks.table benchmarks/results/conv.json benchmarks/README.md
 

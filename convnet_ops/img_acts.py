@@ -42,7 +42,8 @@ class ImageActs(BaseActs):
         would not give for images of output_shape, channel counts that disagree, groups that do not divide, an array
         without elements or, on the GPU, with 2**31 or more.
     MemoryError
-        No room for the output or the workspace, which is about the size of the filters.
+        No room for the output or the workspace, which holds the filters rearranged: about their size, and several times
+        that where channels are few.
     """
 
     c_file = "img_acts.c"

@@ -59,7 +59,7 @@ class Processor(object):
             assert output is repeated, "%s: the output was not written into the memory of the last one" % op
         results = [np.array(output) for output in again]
         for one, other in zip(first, results):
-            # As integers: NaN that the op computed equals itself, NaN left from the poison does not go unnoticed.
+            # As bytes, so that a NaN that the op computed equals itself and one left from the poison is seen.
             assert one.tobytes() == other.tobytes(), "%s on %r: two runs differ" % (op, self)
         return results
 

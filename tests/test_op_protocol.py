@@ -22,7 +22,7 @@ from convnet_ops.opt import GPU_TWINS
 from theano.compile.mode import Mode
 
 from tests.comparison import assert_close, assert_identical
-from tests.processors import gpu_or_skip, to_gpu, variable_for
+from tests.processors import Processor, gpu_or_skip, to_gpu, variable_for
 
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
 GPU_MODE = Mode(linker="cvm", optimizer="fast_run").including("gpuarray")
@@ -130,16 +130,22 @@ def test_shape_of_partial_sums():
 
 
 def test_partial_sum_bounds_the_partials_and_changes_no_result():
+    for device in ("cpu", "gpu"):
+        yield check_partial_sum, device
+
+
+def check_partial_sum(device):
+    if device == "gpu":
+        gpu_or_skip()
     rng = np.random.RandomState()
-    x, h = T.ftensor4s("x", "h")
     images, hid = (
         rng.standard_normal((2, 9, 9, 3)).astype("float32"),
         rng.standard_normal((4, 8, 8, 3)).astype("float32"),
     )
     wanted = reference.weight_acts(images, hid, (2, 2))
     for partial_sum in (None, 1, 4, 32, 64):
-        function = theano.function([x, h], WeightActs(partial_sum=partial_sum)(x, h, (2, 2)), mode=CPU_MODE)
-        gradient, partials = function(images, hid)
+        op = WeightActs(partial_sum=partial_sum)
+        gradient, partials = Processor(device).run(op, images, hid, np.array([2, 2]))
         assert_close(gradient, wanted, hid[0].size, "partial_sum=%s" % partial_sum)
         assert len(partials) <= 64 // (partial_sum or 1)
 

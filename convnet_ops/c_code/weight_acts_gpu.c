@@ -44,7 +44,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   const int row = choose_row(table, shape, length, params->context);
   if (row < 0) return -1;
   const bool plain = row_is_forced("weight_acts", "plain");
-  const npy_int64 depth = 16;
+  const npy_int64 depth = 16;  // kDepth of every row
   npy_int64 splits = plain ? 1 : weight_splits(s, table.rows[row], limit, multiprocessor_count(params->context));
   const npy_int64 split_length = ((length + splits - 1) / splits + depth - 1) / depth * depth;
   splits = (length + split_length - 1) / split_length;
