@@ -52,8 +52,8 @@ class KernelFamily(object):
 
     @property
     def source(self):
-        """The joined text of the files, without any wrapper."""
-        return "\n".join(_read(name) for name in self.files)
+        """The joined text of the files, without any wrapper; compilers name the file and line of an error."""
+        return "\n".join('#line 1 "%s"\n%s' % (name, _read(name)) for name in self.files)
 
     @property
     def arguments(self):
@@ -84,7 +84,7 @@ class KernelFamily(object):
                 parameters += [kind + name, "size_t %s_offset" % name]
                 packing.append("args.{0} = offset_pointer({0}, {0}_offset);".format(name))
         return (
-            '\nextern "C" __global__ void __launch_bounds__(%d, %d)\n%s(%s) {\n  %s args;\n  %s\n  %s(args);\n}\n'
+            '\n#line 1 "wrapper"\nextern "C" __global__ void __launch_bounds__(%d, %d)\n%s(%s) {\n  %s args;\n  %s\n  %s(args);\n}\n'
             % (
                 row.threads,
                 row.blocks_per_sm,

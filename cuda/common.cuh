@@ -36,9 +36,12 @@ __device__ __forceinline__ Divisor device_divisor(int value) {
 
 // Copies kFloats (1 or 4) floats from global to shared memory, or stores zeros where `valid` is false. Both addresses
 // are aligned to the size of the copy. Asynchronous from compute capability 8.0 on; complete after wait_for_copies().
+// Inline PTX stays in this file: under CUDA_EMULATOR (docs/testing.md) these functions call the emulator instead.
 template <int kFloats>
 __device__ __forceinline__ void copy_or_zero(float *shared, const float *global, bool valid) {
-#if __CUDA_ARCH__ >= 800
+#if defined(CUDA_EMULATOR) && __CUDA_ARCH__ >= 800
+  emulator_copy_async(shared, global, 4 * kFloats, valid);
+#elif __CUDA_ARCH__ >= 800
   const unsigned address = (unsigned)__cvta_generic_to_shared(shared);
   const int bytes = valid ? 4 * kFloats : 0;
   if (kFloats == 4)
@@ -55,7 +58,9 @@ __device__ __forceinline__ void copy_or_zero(float *shared, const float *global,
 
 // Ends a batch of copies. Every thread calls it for every batch, empty ones too.
 __device__ __forceinline__ void commit_copies() {
-#if __CUDA_ARCH__ >= 800
+#if defined(CUDA_EMULATOR) && __CUDA_ARCH__ >= 800
+  emulator_commit_copies();
+#elif __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -63,7 +68,9 @@ __device__ __forceinline__ void commit_copies() {
 // Waits until at most kPending of this thread's batches are under way.
 template <int kPending>
 __device__ __forceinline__ void wait_for_copies() {
-#if __CUDA_ARCH__ >= 800
+#if defined(CUDA_EMULATOR) && __CUDA_ARCH__ >= 800
+  emulator_wait_for_copies(kPending);
+#elif __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 #endif
 }

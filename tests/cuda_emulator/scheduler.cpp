@@ -1,0 +1,542 @@
+#include "scheduler.h"
+
+#include <dlfcn.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "kernel_builder.h"
+
+namespace {
+
+const size_t kStackBytes = 256 << 10;  // AddressSanitizer makes frames large
+const size_t kRedZone = 64;            // around a shared variable
+
+typedef void (*PoisonFunction)(const volatile void *, size_t);
+
+// AddressSanitizer's, where its library is loaded.
+void set_poison(void *address, size_t bytes, bool poisoned) {
+  static const PoisonFunction poison = (PoisonFunction)dlsym(RTLD_DEFAULT, "__asan_poison_memory_region");
+  static const PoisonFunction unpoison = (PoisonFunction)dlsym(RTLD_DEFAULT, "__asan_unpoison_memory_region");
+  const PoisonFunction function = poisoned ? poison : unpoison;
+  if (function != NULL) function(address, bytes);
+}
+
+enum class State { kReady, kAtBarrier, kAtWarpBarrier, kDone };
+
+struct Site {
+  const char *file;
+  int line;
+  bool operator!=(const Site &other) const { return line != other.line || strcmp(file, other.file) != 0; }
+};
+
+struct Copy {
+  char *shared;
+  const char *global;
+  int bytes;
+  bool valid;
+  int batch;
+};
+
+struct Fiber {
+  ucontext_t context;
+  EmulatorThread thread;
+  int number;
+  State state;
+  Site site;  // where it waits
+  unsigned warp_mask;
+  uint64_t given;         // in an exchange
+  unsigned warp_epoch;    // barriers of its warp that it has passed in this block
+  std::vector<Copy> copies;
+  int batches;            // committed
+};
+
+// The last accesses of a word of shared memory. Threads are counted from 1; 0 is nobody.
+struct Word {
+  unsigned write_epoch, read_epoch;
+  int writer, reader;
+  unsigned writer_warp_epoch, reader_warp_epoch;
+  bool many_readers, many_warps;
+  bool in_flight;  // an asynchronous copy to it has begun
+  const void *write_at, *read_at;
+};
+
+struct SharedVariable {
+  const void *key;
+  char *address;
+};
+
+class Worker;
+thread_local Worker *current = NULL;
+
+std::string index_text(const EmulatorIndex &i) {
+  return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")";
+}
+
+std::string site_text(const Site &site) { return std::string(site.file) + ":" + std::to_string(site.line); }
+
+// "file:line" of an address in a kernel, from the compiler's debug information.
+std::string source_line(const void *address) {
+  Dl_info info;
+  if (address == NULL || dladdr(address, &info) == 0) return "an unknown line";
+  char command[4096], line[1024] = "";
+  // The address is the one that a call returns to: the access is before it.
+  snprintf(command, sizeof command, "env -u LD_PRELOAD addr2line -e '%s' 0x%zx 2>/dev/null", info.dli_fname,
+           (size_t)((const char *)address - (const char *)info.dli_fbase) - 1);
+  FILE *output = popen(command, "r");
+  if (output == NULL) return "an unknown line";
+  if (fgets(line, sizeof line, output) == NULL) line[0] = 0;
+  pclose(output);
+  std::string text(line);
+  text = text.substr(0, text.find_first_of(" \n"));
+  const size_t slash = text.rfind('/');
+  return slash == std::string::npos ? text : text.substr(slash + 1);
+}
+
+struct SharedLaunch {
+  explicit SharedLaunch(const Launch &a_launch) : launch(a_launch) {}
+
+  const Launch &launch;
+  std::atomic<uint64_t> next_block{0};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  std::string message;
+
+  void fail(const std::string &text) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!failed) message = text;
+    failed = true;
+  }
+};
+
+void fiber_main();
+
+class Worker {
+ public:
+  Worker()
+      : fibers_(kMaxThreads),
+        stacks_((char *)mmap(NULL, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
+        arena_((char *)aligned_alloc(256, kArenaBytes)),
+        races_(checked_mode() == "race") {
+    // A page at the end of each stack that nobody may touch.
+    for (int i = 0; i < kMaxThreads; ++i) mprotect(stacks_ + i * kStackBytes, 4096, PROT_NONE);
+    if (races_) words_.resize(kArenaBytes / 4);
+  }
+
+  void run(SharedLaunch *shared) {
+    shared_ = shared;
+    current = this;
+    const EmulatorIndex &grid = shared->launch.grid;
+    const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    for (uint64_t b; !shared->failed && (b = shared->next_block++) < blocks;) {
+      const EmulatorIndex index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
+                                   (unsigned)(b / grid.x / grid.y)};
+      run_block(index);
+    }
+    current = NULL;
+  }
+
+  void run_kernel() { shared_->launch.kernel->call(shared_->launch.arguments); }
+
+  Fiber *running() { return running_; }
+
+  std::string where() const {
+    if (running_ == NULL) return "kernel " + std::string(shared_->launch.kernel->name);
+    return "kernel " + std::string(shared_->launch.kernel->name) + ", block " + index_text(running_->thread.block) +
+           ", thread " + index_text(running_->thread.thread);
+  }
+
+  // Ends the launch; does not return to the kernel.
+  void fail(const std::string &what) {
+    shared_->fail(where() + ": " + what);
+    yield();
+    abort();
+  }
+
+  void yield() { swapcontext(&running_->context, &scheduler_); }
+
+  void wait(State state, const Site &site) {
+    running_->state = state;
+    running_->site = site;
+    yield();
+  }
+
+  // ---- shared memory
+
+  void *shared_variable(const void *key, const char *name, size_t bytes, size_t alignment) {
+    for (const SharedVariable &variable : variables_)
+      if (variable.key == key) return variable.address;
+    shared_bytes_ = (shared_bytes_ + alignment - 1) / alignment * alignment + bytes;
+    if (shared_bytes_ > kSharedBytes)
+      fail("its shared variables up to " + std::string(name) + " take " + std::to_string(shared_bytes_) +
+           " bytes; a block gets " + std::to_string(kSharedBytes));
+    char *address = arena_ + (arena_used_ + alignment - 1) / alignment * alignment;
+    arena_used_ = address + bytes - arena_ + kRedZone;
+    set_poison(address, bytes, false);
+    memset(address, 0xFF, bytes);
+    variables_.push_back({key, address});
+    return address;
+  }
+
+  void *dynamic_shared() {
+    static const char key = 0;
+    return shared_variable(&key, "extern __shared__", shared_->launch.dynamic_shared, 16);
+  }
+
+  // ---- asynchronous copies
+
+  void copy_async(char *to, const char *from, int bytes, bool valid) {
+    for (int i = 0; i < bytes; i += 4) note_access(to + i, true, __builtin_return_address(0), true);
+    memset(to, 0xFF, bytes);
+    running_->copies.push_back({to, from, bytes, valid, running_->batches});
+  }
+
+  void commit_copies() { ++running_->batches; }
+
+  void finish_copies(int pending) {
+    std::vector<Copy> &copies = running_->copies;
+    size_t done = 0;
+    for (; done < copies.size() && copies[done].batch < running_->batches - pending; ++done) {
+      const Copy &c = copies[done];
+      if (c.valid) memcpy(c.shared, c.global, c.bytes);
+      else memset(c.shared, 0, c.bytes);
+      if (races_)
+        for (int i = 0; i < c.bytes; i += 4) {
+          Word *word = word_at(c.shared + i);
+          if (word == NULL) continue;
+          word->in_flight = false;
+          word->write_epoch = epoch_;
+          word->writer = running_->number + 1;
+          word->writer_warp_epoch = running_->warp_epoch;
+        }
+    }
+    copies.erase(copies.begin(), copies.begin() + done);
+  }
+
+  // ---- races: two threads, one word, at least one write, no barrier between
+
+  void note_access(const void *address, bool write, const void *at, bool in_flight = false) {
+    if (!races_ || running_ == NULL) return;
+    Word *word = word_at(address);
+    if (word == NULL) return;
+    const int me = running_->number + 1;
+    if (word->in_flight) race(address, write, at, word->writer, "an asynchronous copy that nobody waited for", word->write_at);
+    if (word->write_epoch == epoch_ && word->writer != me && !ordered(word->writer, word->writer_warp_epoch))
+      race(address, write, at, word->writer, "a write", word->write_at);
+    if (write && word->read_epoch == epoch_ &&
+        (word->many_warps || ((word->many_readers || word->reader != me) && !ordered(word->reader, word->reader_warp_epoch))))
+      race(address, write, at, word->reader, "a read", word->read_at);
+    if (write) {
+      word->write_epoch = epoch_;
+      word->writer = me;
+      word->writer_warp_epoch = running_->warp_epoch;
+      word->write_at = at;
+      word->in_flight = in_flight;
+    } else {
+      const bool again = word->read_epoch == epoch_;
+      word->many_warps = again && (word->many_warps || warp_of(word->reader) != warp_of(me));
+      word->many_readers = again && (word->many_readers || word->reader != me);
+      word->read_epoch = epoch_;
+      word->reader = me;
+      word->reader_warp_epoch = running_->warp_epoch;
+      word->read_at = at;
+    }
+  }
+
+ private:
+  static const size_t kArenaBytes = kSharedBytes + 64 * (kRedZone + 256);
+
+  static int warp_of(int thread) { return (thread - 1) / 32; }
+
+  // Whether a barrier of the running thread's warp lies between that access and now.
+  bool ordered(int thread, unsigned warp_epoch) const {
+    return warp_of(thread) == running_->number / 32 && warp_epoch < running_->warp_epoch;
+  }
+
+  Word *word_at(const void *address) {
+    const size_t offset = (const char *)address - arena_;
+    return races_ && offset < arena_used_ ? &words_[offset / 4] : NULL;
+  }
+
+  void race(const void *address, bool write, const void *at, int other, const char *what, const void *other_at) {
+    fail(std::string("a race in shared memory at byte ") + std::to_string((const char *)address - arena_) + ": " +
+         (write ? "a write" : "a read") + " at " + source_line(at) + ", and " + what + " of thread number " +
+         std::to_string(other - 1) + " at " + source_line(other_at) + ", with no barrier between");
+  }
+
+  void run_block(const EmulatorIndex &index) {
+    const Launch &launch = shared_->launch;
+    const int count = launch.block.x * launch.block.y * launch.block.z;
+    variables_.clear();
+    shared_bytes_ = 0;
+    arena_used_ = 256;
+    set_poison(arena_, kArenaBytes, true);
+    if (races_) std::fill(words_.begin(), words_.end(), Word());
+    epoch_ = 1;
+    for (int i = 0; i < count; ++i) {
+      Fiber &f = fibers_[i];
+      f.number = i;
+      f.thread.thread = {i % launch.block.x, i / launch.block.x % launch.block.y, i / launch.block.x / launch.block.y};
+      f.thread.block = index;
+      f.thread.block_size = launch.block;
+      f.thread.grid_size = launch.grid;
+      f.thread.lane = i % 32;
+      f.state = State::kReady;
+      f.warp_epoch = 0;
+      f.copies.clear();
+      f.batches = 0;
+      getcontext(&f.context);
+      f.context.uc_stack.ss_sp = stacks_ + i * kStackBytes + 4096;
+      f.context.uc_stack.ss_size = kStackBytes - 4096;
+      f.context.uc_link = NULL;
+      makecontext(&f.context, fiber_main, 0);
+    }
+    for (;;) {
+      int done = 0, at_barrier = 0;
+      for (int i = 0; i < count; ++i) {
+        Fiber &f = fibers_[i];
+        if (f.state == State::kReady) {
+          running_ = &f;
+          swapcontext(&scheduler_, &f.context);
+          running_ = NULL;
+          if (shared_->failed) return;
+        }
+        done += f.state == State::kDone;
+        at_barrier += f.state == State::kAtBarrier;
+      }
+      if (done == count) return;
+      if (release_warps(count)) continue;
+      if (!release_block(count, at_barrier)) return;
+    }
+  }
+
+  bool release_warps(int count) {
+    bool released = false;
+    for (int first = 0; first < count; first += 32) {
+      const int lanes = std::min(32, count - first);
+      for (int i = first; i < first + lanes; ++i) {
+        if (fibers_[i].state != State::kAtWarpBarrier) continue;
+        const unsigned mask = fibers_[i].warp_mask & (lanes == 32 ? ~0u : (1u << lanes) - 1);
+        bool complete = true;
+        for (int j = 0; j < lanes; ++j)
+          if (mask >> j & 1)
+            complete = complete && fibers_[first + j].state == State::kAtWarpBarrier &&
+                       fibers_[first + j].warp_mask == fibers_[i].warp_mask;
+        if (!complete) continue;
+        for (int j = 0; j < lanes; ++j)
+          if (mask >> j & 1) {
+            fibers_[first + j].state = State::kReady;
+            ++fibers_[first + j].warp_epoch;
+          }
+        released = true;
+      }
+    }
+    return released;
+  }
+
+  // All at one barrier: they go on. Otherwise some wait for what never comes.
+  bool release_block(int count, int at_barrier) {
+    const Fiber *waiting = NULL, *other = NULL;
+    for (int i = 0; i < count; ++i) {
+      const Fiber &f = fibers_[i];
+      if (waiting == NULL && f.state != State::kDone) waiting = &f;
+    }
+    for (int i = 0; i < count; ++i) {
+      const Fiber &f = fibers_[i];
+      if (f.state == State::kDone || f.state != waiting->state || f.site != waiting->site) other = &f;
+    }
+    if (at_barrier == count && other == NULL) {
+      for (int i = 0; i < count; ++i) fibers_[i].state = State::kReady;
+      ++epoch_;
+      return true;
+    }
+    std::string text = "kernel " + std::string(shared_->launch.kernel->name) + ", block " +
+                       index_text(waiting->thread.block) + ": thread " + index_text(waiting->thread.thread) +
+                       (waiting->state == State::kAtBarrier ? " waits at the barrier " : " waits at the warp barrier ") +
+                       site_text(waiting->site);
+    if (other == NULL) text += " for lanes that are not there";
+    else
+      text += ", but thread " + index_text(other->thread.thread) +
+              (other->state == State::kDone ? " has ended" : " waits at " + site_text(other->site));
+    shared_->fail(text);
+    return false;
+  }
+
+  std::vector<Fiber> fibers_;
+  char *stacks_;
+  char *arena_;
+  bool races_;
+  std::vector<Word> words_;
+  std::vector<SharedVariable> variables_;
+  size_t shared_bytes_ = 0, arena_used_ = 0;
+  unsigned epoch_ = 0;  // barriers of the block
+  ucontext_t scheduler_;
+  Fiber *running_ = NULL;
+  SharedLaunch *shared_ = NULL;
+};
+
+void fiber_main() {
+  Worker *worker = current;
+  worker->run_kernel();
+  worker->running()->state = State::kDone;
+  worker->yield();
+}
+
+// ---- faults that end the process: say first which thread it was
+
+void say_where() {
+  if (current == NULL || current->running() == NULL) return;
+  const std::string text = "emulated CUDA: in " + current->where() + "\n";
+  if (write(STDERR_FILENO, text.data(), text.size()) < 0) return;
+}
+
+struct sigaction previous_segv, previous_bus, previous_fpe;
+
+void on_signal(int number) {
+  say_where();
+  sigaction(number, number == SIGSEGV ? &previous_segv : number == SIGBUS ? &previous_bus : &previous_fpe, NULL);
+}
+
+void on_sanitizer_report(const char *) { say_where(); }
+
+// For the time of a launch, so that the process' own handlers stay in place otherwise.
+class FaultReports {
+ public:
+  FaultReports() {
+    typedef void (*SetCallback)(void (*)(const char *));
+    static const SetCallback set = (SetCallback)dlsym(RTLD_DEFAULT, "__asan_set_error_report_callback");
+    if (set != NULL) {
+      set(on_sanitizer_report);
+      return;
+    }
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    sigaction(SIGSEGV, &action, &previous_segv);
+    sigaction(SIGBUS, &action, &previous_bus);
+    sigaction(SIGFPE, &action, &previous_fpe);
+    installed_ = true;
+  }
+  ~FaultReports() {
+    if (!installed_) return;
+    sigaction(SIGSEGV, &previous_segv, NULL);
+    sigaction(SIGBUS, &previous_bus, NULL);
+    sigaction(SIGFPE, &previous_fpe, NULL);
+  }
+
+ private:
+  bool installed_ = false;
+};
+
+unsigned worker_count() {
+  const char *chosen = getenv("CUDA_EMULATOR_THREADS");
+  const unsigned count = chosen == NULL ? std::thread::hardware_concurrency() : (unsigned)atoi(chosen);
+  // AddressSanitizer takes the fibers' stacks for the thread's own, which it tells only for one thread.
+  return checked_mode() == "address" ? 1 : std::max(1u, count);
+}
+
+}  // namespace
+
+std::string run_launch(const Launch &launch) {
+  static std::mutex one_launch_at_a_time;
+  std::lock_guard<std::mutex> lock(one_launch_at_a_time);
+  static std::vector<std::unique_ptr<Worker>> workers;
+  const uint64_t blocks = (uint64_t)launch.grid.x * launch.grid.y * launch.grid.z;
+  const size_t count = std::min<uint64_t>(worker_count(), blocks);
+  while (workers.size() < count) workers.emplace_back(new Worker);
+
+  const FaultReports reports;
+  SharedLaunch shared(launch);
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < count; ++i) threads.emplace_back([&, i] { workers[i]->run(&shared); });
+  workers[0]->run(&shared);
+  for (std::thread &thread : threads) thread.join();
+  return shared.message;
+}
+
+// ---- what kernels call
+
+extern "C" {
+
+const EmulatorThread *emulator_thread() { return &current->running()->thread; }
+
+void emulator_barrier(const char *file, int line) { current->wait(State::kAtBarrier, {file, line}); }
+
+void emulator_warp_barrier(unsigned mask, const char *file, int line) {
+  current->running()->warp_mask = mask;
+  current->wait(State::kAtWarpBarrier, {file, line});
+}
+
+uint64_t emulator_exchange(unsigned mask, uint64_t value, int source, const char *file, int line) {
+  Fiber *me = current->running();
+  me->given = value;
+  emulator_warp_barrier(mask, file, line);
+  const uint64_t got = (me - me->thread.lane + source)->given;
+  emulator_warp_barrier(mask, file, line);
+  return got;
+}
+
+unsigned emulator_ballot(unsigned mask, bool predicate, const char *file, int line) {
+  Fiber *me = current->running();
+  me->given = predicate;
+  emulator_warp_barrier(mask, file, line);
+  unsigned votes = 0;
+  for (int i = 0; i < 32; ++i)
+    if (mask >> i & 1) votes |= (unsigned)((me - me->thread.lane + i)->given & 1) << i;
+  emulator_warp_barrier(mask, file, line);
+  return votes;
+}
+
+void emulator_trap(const char *file, int line) { current->fail("a trap at " + site_text({file, line})); }
+
+void *emulator_shared(const void *key, const char *name, size_t bytes, size_t alignment) {
+  return current->shared_variable(key, name, bytes, alignment);
+}
+
+void *emulator_dynamic_shared() { return current->dynamic_shared(); }
+
+void emulator_copy_async(void *shared, const void *global, int bytes, bool valid) {
+  current->copy_async((char *)shared, (const char *)global, bytes, valid);
+}
+
+void emulator_commit_copies() { current->commit_copies(); }
+
+void emulator_wait_for_copies(int pending) { current->finish_copies(pending); }
+
+// ---- what gcc's -fsanitize=thread calls at each access of a kernel
+
+#define EMULATOR_ACCESS(address, bytes, write)                                                  \
+  do {                                                                                          \
+    if (current == NULL) break;                                                                 \
+    const size_t first = (size_t)(address) & ~(size_t)3, end = (size_t)(address) + (bytes);    \
+    for (size_t at = first; at < end; at += 4)                                                  \
+      current->note_access((const void *)at, write, __builtin_return_address(0));              \
+  } while (0)
+#define EMULATOR_HOOKS(bytes)                                                       \
+  void __tsan_read##bytes(void *a) { EMULATOR_ACCESS(a, bytes, false); }            \
+  void __tsan_write##bytes(void *a) { EMULATOR_ACCESS(a, bytes, true); }            \
+  void __tsan_unaligned_read##bytes(void *a) { EMULATOR_ACCESS(a, bytes, false); }  \
+  void __tsan_unaligned_write##bytes(void *a) { EMULATOR_ACCESS(a, bytes, true); }
+EMULATOR_HOOKS(1)
+EMULATOR_HOOKS(2)
+EMULATOR_HOOKS(4)
+EMULATOR_HOOKS(8)
+EMULATOR_HOOKS(16)
+void __tsan_read_range(void *a, size_t bytes) { EMULATOR_ACCESS(a, bytes, false); }
+void __tsan_write_range(void *a, size_t bytes) { EMULATOR_ACCESS(a, bytes, true); }
+void __tsan_init() {}
+void __tsan_func_entry(void *) {}
+void __tsan_func_exit() {}
+}
