@@ -1,6 +1,8 @@
 # make lenet   train the seed's LeNet on MNIST digits
 # make test    the nose suite; on the GPU too where there is one
 # make check   the linter
+# make test-emulated   the GPU's tests on an emulated CUDA device: needs pygpu, no GPU
+# make kernels    compile every kernel for all cards with NVRTC, and print registers and spills: needs no GPU
 # make memcheck   the ops' GPU tests under compute-sanitizer (CUDA's), four at a time
 # make bench   time the convolutions on a GPU, and make the table in benchmarks/
 # make clean   remove what the others made
@@ -17,7 +19,7 @@ TESTS = tests
 GPU_OP_TESTS = test_filter_acts.py:test_filter_acts_gpu test_filter_acts.py:test_img_acts_gpu \
   test_filter_acts.py:test_weight_acts_gpu test_pool.py:test_gpu
 
-.PHONY: lenet test check memcheck bench clean
+.PHONY: lenet test test-emulated kernels check memcheck bench clean
 
 lenet: .venv/installed
 	$(VENV_PYTHON) examples/lenet.py $(LENET)
@@ -25,14 +27,27 @@ lenet: .venv/installed
 test: .venv/installed
 	$(VENV_PYTHON) -m nose $(TESTS)
 
+test-emulated: .venv/installed
+	PYTHON=$(VENV_PYTHON) tests/cuda_emulator/suite
+
+# The release of NVRTC that goes with CUDA 13.0's ptxas: a newer one writes PTX that it does not read.
+kernels: .venv/installed
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check 'nvidia-cuda-nvrtc<13.1'
+	$(VENV_PYTHON) -m tests.compile_kernels $(CAPABILITIES)
+
 check: .venv/installed
 	$(VENV_PYTHON) -m ruff check .
 
-# preallocate=-1: every array gets an allocation of its own, so that an access past its end is seen.
+# preallocate=-1: every array gets an allocation of its own, so that an access past its end is seen. Compute-sanitizer
+# itself may hang in cuMemFree, on a lock of the driver with the GPU idle; a run takes a minute or two, so one of ten is
+# killed and tried again.
 memcheck: .venv/installed
 	printf '%s\n' $(GPU_OP_TESTS) | \
-	  CONVNET_OPS_REQUIRE_GPU=1 THEANO_FLAGS="gpuarray.preallocate=-1,$$THEANO_FLAGS" xargs -P 4 -I TEST \
-	  compute-sanitizer --tool memcheck --error-exitcode 9 $(VENV_PYTHON) -m nose tests/TEST
+	  CONVNET_OPS_REQUIRE_GPU=1 THEANO_FLAGS="gpuarray.preallocate=-1,$$THEANO_FLAGS" xargs -P 4 -I TEST sh -c '\
+	  for attempt in 1 2 3 4 5; do \
+	    timeout 600 compute-sanitizer --tool memcheck --error-exitcode 9 $(VENV_PYTHON) -m nose tests/TEST; \
+	    status=$$?; [ $$status = 124 ] || break; echo "TEST: compute-sanitizer hung; once more"; \
+	  done; exit $$status'
 
 bench: .venv/installed
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[gpu]'
@@ -50,5 +65,5 @@ bench: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .hypothesis .ruff_cache lenet-output
+	rm -rf tests/cuda_emulator/build .venv build dist *.egg-info .hypothesis .ruff_cache lenet-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,8 +2,10 @@
 
 Tiers: `quick` rows run over every processor and every kernel row; `full` rows over the CPU, the plain kernels and the
 row that the host code chooses; `networks` are the layers of the benchmarks, at batch sizes that NumPy can follow.
+CONVNET_OPS_TIERS=quick, or several with commas between, leaves the others out: for slow checks, as of memory.
 """
 
+import os
 from collections import namedtuple
 
 ConvProblem = namedtuple("ConvProblem", "name images filters pad stride groups tier reason")
@@ -116,6 +118,12 @@ POOL_PROBLEMS = [
     _pool("lenet", (32, 24, 24, 20), 2, 2, "first layer of the seed's LeNet", tier="full"),
     _pool("alexnet", (64, 55, 55, 8), 3, 2, "first layer of AlexNet", tier="full"),
 ]
+
+if "CONVNET_OPS_TIERS" in os.environ:
+    _chosen = os.environ["CONVNET_OPS_TIERS"].split(",")
+    CONV_PROBLEMS, POOL_PROBLEMS = (
+        [problem for problem in table if problem.tier in _chosen] for table in (CONV_PROBLEMS, POOL_PROBLEMS)
+    )
 
 # The layers of the benchmarks at their full size.
 LAYERS = [

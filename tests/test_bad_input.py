@@ -175,7 +175,8 @@ def test_no_memory_on_the_gpu():
     # 32001 squared outputs of 4 bytes: 4 GB. 64 of them are more than any GPU holds.
     x, w = (theano.gpuarray.GpuArrayType("float32", (False,) * 4, context_name=GPU_CONTEXT)() for _ in range(2))
     large, small = (
-        theano.function([x, w], FilterActs(pad=pad)(x, w).transfer(GPU_CONTEXT), name="pad %d" % pad) for pad in (16000, 1)
+        theano.function([x, w], FilterActs(pad=pad)(x, w).transfer(GPU_CONTEXT), name="pad %d" % pad)
+        for pad in (16000, 1)
     )
     one = to_gpu(np.ones((1, 1, 1, 1), "float32"))
     outputs = []

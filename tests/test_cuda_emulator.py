@@ -159,7 +159,9 @@ def test_divergent_barrier():
 
 def test_uninitialised_read():
     # An array that nobody wrote, and a shared one.
-    answer, _ = launch(kernel("  a[threadIdx.x] = 2 * b[threadIdx.x];", "float *a, const float *b"), [[1, 2], [None, 2]], [2])
+    answer, _ = launch(
+        kernel("  a[threadIdx.x] = 2 * b[threadIdx.x];", "float *a, const float *b"), [[1, 2], [None, 2]], [2]
+    )
     assert all(math.isnan(value) for value in answer["arrays"][0]), answer
     answer, _ = launch(kernel("  __shared__ float s[2];\n  a[threadIdx.x] = s[threadIdx.x];"), [[1, 2]], [2])
     assert all(math.isnan(value) for value in answer["arrays"][0]), answer
@@ -183,7 +185,9 @@ def test_sizes_of_a_launch():
 
 
 def test_shared_memory_has_an_end():
-    source = kernel("  __shared__ float s[%d];\n  extern __shared__ float rest[];\n  a[0] = (s[0] = 1) + (rest[0] = 2);")
+    source = kernel(
+        "  __shared__ float s[%d];\n  extern __shared__ float rest[];\n  a[0] = (s[0] = 1) + (rest[0] = 2);"
+    )
     answer, _ = launch(source % 12000, [[0]], [1], shared=1152)
     assert answer == {"arrays": [[3]]}, answer
     answer, _ = launch(source % 12000, [[0]], [1], shared=1156)
@@ -208,10 +212,14 @@ ASYNC = """  __shared__ float s[4];
 
 def test_asynchronous_copies_arrive_at_the_wait():
     values = [1, 2, 3, 4]
-    answer, _ = launch(kernel(ASYNC % ("emulator_wait_for_copies(0); __syncthreads();", "3 - threadIdx.x")), [values], [4], "race")
+    answer, _ = launch(
+        kernel(ASYNC % ("emulator_wait_for_copies(0); __syncthreads();", "3 - threadIdx.x")), [values], [4], "race"
+    )
     assert answer == {"arrays": [[4, 3, 0, 1]]}, answer
     # One batch may still be under way: this one.
-    answer, _ = launch(kernel(ASYNC % ("emulator_wait_for_copies(1); __syncthreads();", "3 - threadIdx.x")), [values], [4])
+    answer, _ = launch(
+        kernel(ASYNC % ("emulator_wait_for_copies(1); __syncthreads();", "3 - threadIdx.x")), [values], [4]
+    )
     assert all(math.isnan(value) for value in answer["arrays"][0]), answer
     answer, _ = launch(kernel(ASYNC % ("emulator_wait_for_copies(1);", "threadIdx.x")), [values], [4], "race")
     assert_words(answer["error"], "an asynchronous copy that nobody waited for")
@@ -330,7 +338,9 @@ def test_lenet_trains_on_it():
                 parameters.append({name: saved[name] for name in saved.files})
             net = lenet.LeNet(parameters[-1], "convnet_ops")
             cost = T.nnet.categorical_crossentropy(net.probabilities, T.ivector("labels")).mean()
-            loss = theano.function([net.images] + [v for v in theano.gof.graph.inputs([cost]) if v.name == "labels"], cost)
+            loss = theano.function(
+                [net.images] + [v for v in theano.gof.graph.inputs([cost]) if v.name == "labels"], cost
+            )
             losses.append(float(loss(digits.images[:320], digits.labels[:320])))
     first, second = parameters
     for name in first:

@@ -121,9 +121,11 @@ std::string rewritten(std::string text) {
     std::smatch word;
     const std::string head = text.substr(at, name_end - at);
     if (!std::regex_search(head, word, last_word)) continue;
-    const std::string name = word[1];
+    // Under a name of its own: a device function may be its overload.
+    const std::string name = word[1], entry = "emulated_" + name;
+    text.insert(at + word.position(1), "emulated_");
     if (!described.insert(name).second) continue;
-    const std::string caller = "emulator::Caller<decltype(" + name + "), &" + name + ">";
+    const std::string caller = "emulator::Caller<decltype(" + entry + "), &" + entry + ">";
     descriptions += "extern \"C\" const EmulatorKernel emulator_kernel_" + name + " = {\"" + name + "\", &" + caller +
                     "::run, " + caller + "::count, " + caller + "::sizes, " + bounds + "};\n";
   }
@@ -152,7 +154,8 @@ bool from_image(const char *image, std::string *source, std::string *capability)
 
 BuiltKernel build_kernel(const std::string &source, const std::string &capability) {
   static const std::string folder = library_folder(), above = folder.substr(0, folder.rfind('/'));
-  static const std::string headers = read_file(above + "/builtins.h") + read_file(above + "/runtime.h");
+  static const std::string headers =
+      read_file(above + "/builtins.h") + read_file(above + "/runtime.h") + read_file(above + "/kernel_builder.cpp");
   const std::string mode = checked_mode();
   const std::string flags = " -std=c++17 -O1 -g1 -gdwarf-4 -fPIC -w -fno-strict-aliasing -ffp-contract=fast" + mode_flags(mode);
   const std::string key = content_key(source + '\0' + capability + '\0' + compiler() + flags + '\0' + headers);
