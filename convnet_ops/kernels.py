@@ -84,7 +84,8 @@ class KernelFamily(object):
                 parameters += [kind + name, "size_t %s_offset" % name]
                 packing.append("args.{0} = offset_pointer({0}, {0}_offset);".format(name))
         return (
-            '\n#line 1 "wrapper"\nextern "C" __global__ void __launch_bounds__(%d, %d)\n%s(%s) {\n  %s args;\n  %s\n  %s(args);\n}\n'
+            '\n#line 1 "wrapper"\nextern "C" __global__ void __launch_bounds__(%d, %d)\n'
+            "%s(%s) {\n  %s args;\n  %s\n  %s(args);\n}\n"
             % (
                 row.threads,
                 row.blocks_per_sm,

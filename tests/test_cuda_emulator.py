@@ -1,6 +1,6 @@
-"""The emulated CUDA device: it computes what a card computes, and it tells the faults that a card lets pass.
+"""The emulated CUDA device: it computes what a card computes, and it finds faults that a card lets pass.
 
-Each case is one kernel, launched in a process of its own. None needs a GPU, and on a machine with one they run the same.
+Each case is one kernel, launched in a process of its own. None needs a GPU; where there is one they run the same.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Launches one kernel on the emulated device, by pygpu alone: `launch.py REQUEST`, both ways in JSON.
 
-The request: source, name, arrays (a list of lists of floats; null for an array that is left as it was allocated, with its
-size as [null, size]), grid, block, and optionally shared (bytes), declared (how many arguments the host declares), keep
+The request: source, name, arrays (a list of lists of floats; [null, size] for an array that is left as it was
+allocated), grid, block, and optionally shared (bytes), declared (how many arguments the host declares), keep
 (leave the arrays allocated at exit). The answer: arrays, or error.
 """
 
