@@ -2,7 +2,7 @@
 #include <dlfcn.h>
 
 #include <cstdio>
-#include <initializer_list>
+#include <cstdlib>
 
 namespace {
 
@@ -15,8 +15,10 @@ enum { kSuccess = 0, kInvalidValue = 7, kNotSupported = 15 };
 // A Fortran routine of the host's BLAS, or NULL.
 void *routine(const char *name) {
   static void *library = NULL;
-  for (const char *file : {"libopenblas.so.0", "libblas.so.3", "libopenblas.so", "libblas.so"})
-    if (library == NULL) library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  const char *const files[] = {getenv("CUDA_EMULATOR_BLAS"), "libopenblas.so.0", "libblas.so.3", "libopenblas.so",
+                               "libblas.so"};
+  for (const char *file : files)
+    if (library == NULL && file != NULL) library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
   void *found = library == NULL ? NULL : dlsym(library, name);
   if (found == NULL) fprintf(stderr, "emulated cuBLAS: no %s: it needs OpenBLAS or another BLAS with Fortran's names\n", name);
   return found;
