@@ -1,4 +1,6 @@
-"""Compiles every row of every kernel table by NVRTC, as libgpuarray does, for six kinds of cards; needs no GPU.
+"""Compiles every row of every kernel table by NVRTC, as libgpuarray does, for six kinds of cards.
+
+It needs no GPU:
 
     python -m tests.compile_kernels [COMPUTE_CAPABILITY ...]
 

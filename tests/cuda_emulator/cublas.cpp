@@ -18,7 +18,7 @@ void *routine(const char *name) {
   const char *const files[] = {getenv("CUDA_EMULATOR_BLAS"), "libopenblas.so.0", "libblas.so.3", "libopenblas.so",
                                "libblas.so"};
   for (const char *file : files)
-    if (library == NULL && file != NULL) library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL && file != NULL && *file != 0) library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
   void *found = library == NULL ? NULL : dlsym(library, name);
   if (found == NULL) fprintf(stderr, "emulated cuBLAS: no %s: it needs OpenBLAS or another BLAS with Fortran's names\n", name);
   return found;
