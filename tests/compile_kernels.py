@@ -4,7 +4,7 @@ It needs no GPU:
 
     python -m tests.compile_kernels [COMPUTE_CAPABILITY ...]
 
-Where ptxas is found, it prints the registers, the shared bytes and the spills of each. Exits with 1 if anything does not
+Where ptxas is found, it prints the registers, shared bytes and spills of each. Exits with 1 if anything does not
 compile.
 """
 
