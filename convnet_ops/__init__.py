@@ -9,10 +9,13 @@ from convnet_ops.filter_acts import FilterActs  # noqa: E402
 from convnet_ops.img_acts import ImageActs  # noqa: E402
 from convnet_ops.layout import bc01_to_c01b, c01b_to_bc01, gpu_contiguous  # noqa: E402
 from convnet_ops.pool import MaxPool, MaxPoolGrad, MaxPoolRop, max_pool_c01b  # noqa: E402
+from convnet_ops.response_norm import CrossMapNorm, CrossMapNormUndo  # noqa: E402
 from convnet_ops.version import __version__  # noqa: E402
 from convnet_ops.weight_acts import WeightActs  # noqa: E402
 
 __all__ = [
+    "CrossMapNorm",
+    "CrossMapNormUndo",
     "FilterActs",
     "ImageActs",
     "MaxPool",

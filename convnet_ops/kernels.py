@@ -18,7 +18,7 @@ CUDA_DIR = next(
     path for path in (os.path.join(_HERE, "cuda"), os.path.join(_HERE, os.pardir, "cuda")) if os.path.isdir(path)
 )
 
-_MEMBER = re.compile(r"^\s*(const float \*|float \*|int |Divisor )(\w+);")
+_MEMBER = re.compile(r"^\s*(const float \*|float \*|float |int |Divisor )(\w+);")
 
 Argument = namedtuple("Argument", "kind name")
 
@@ -74,8 +74,8 @@ class KernelFamily(object):
         """The `extern "C"` kernel of a row: it packs its parameters into the struct and calls the template."""
         parameters, packing = [], []
         for kind, name in self.arguments:
-            if kind == "int":
-                parameters.append("int " + name)
+            if kind in ("int", "float"):
+                parameters.append("%s %s" % (kind, name))
                 packing.append("args.{0} = {0};".format(name))
             elif kind == "Divisor":
                 parameters += ["int %s_value" % name, "unsigned %s_multiplier" % name, "int %s_shift" % name]
@@ -113,9 +113,9 @@ class KernelFamily(object):
         """
         members, types, pointers = [], [], []
         for kind, name in self.arguments:
-            if kind == "int":
-                members.append("int %s;" % name)
-                types.append("GA_INT")
+            if kind in ("int", "float"):
+                members.append("%s %s;" % (kind, name))
+                types.append("GA_" + kind.upper())
                 pointers.append("&args->" + name)
             elif kind == "Divisor":
                 members.append("Divisor %s;" % name)

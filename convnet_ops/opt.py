@@ -8,6 +8,14 @@ from convnet_ops.filter_acts import FilterActs, GpuFilterActs
 from convnet_ops.img_acts import GpuImageActs, ImageActs
 from convnet_ops.layout import Contiguous, ContiguousOnGpu
 from convnet_ops.pool import GpuMaxPool, GpuMaxPoolGrad, GpuMaxPoolRop, MaxPool, MaxPoolGrad, MaxPoolRop
+from convnet_ops.response_norm import (
+    CrossMapNorm,
+    CrossMapNormUndo,
+    CrossMapSum,
+    GpuCrossMapNorm,
+    GpuCrossMapNormUndo,
+    GpuCrossMapSum,
+)
 from convnet_ops.weight_acts import GpuWeightActs, WeightActs
 from theano.compile import optdb
 from theano.gof import TopoOptimizer, local_optimizer
@@ -23,6 +31,9 @@ GPU_TWINS = {
     MaxPool: GpuMaxPool,
     MaxPoolGrad: GpuMaxPoolGrad,
     MaxPoolRop: GpuMaxPoolRop,
+    CrossMapNorm: GpuCrossMapNorm,
+    CrossMapNormUndo: GpuCrossMapNormUndo,
+    CrossMapSum: GpuCrossMapSum,
 }
 
 

@@ -123,6 +123,38 @@ def max_pool_rop(images, eval_point, ds, stride, start=0, outputs=0):
     return out
 
 
+def channel_windows(channels, size_f, blocked):
+    """For each channel the slice of the channels in its window."""
+    begins = [f // size_f * size_f if blocked else f - size_f // 2 for f in range(channels)]
+    return [slice(max(begin, 0), min(begin + size_f, channels)) for begin in begins]
+
+
+def cross_map_sum(images, size_f, blocked, transposed=False):
+    """The sum over each channel's window, or, transposed, over the channels in whose windows it lies."""
+    images = np.asarray(images, "float64")
+    out = np.zeros_like(images)
+    for f, window in enumerate(channel_windows(len(images), size_f, blocked)):
+        if transposed:
+            out[window] += images[f]
+        else:
+            out[f] = images[window].sum(axis=0)
+    return out
+
+
+def cross_map_norm(images, size_f, add_scale, pow_scale, blocked):
+    """(acts, denoms): denoms = 1 + add_scale * sum of squares over the window, acts = images * denoms ** -pow_scale."""
+    images = np.asarray(images, "float64")
+    denoms = 1 + add_scale * cross_map_sum(images**2, size_f, blocked)
+    return images * denoms**-pow_scale, denoms
+
+
+def cross_map_norm_undo(images, acts, denoms, dout, size_f, add_scale, pow_scale, blocked):
+    """(gradient of the images, out_acts) of the gradient `dout` of acts."""
+    images, acts, denoms, dout = (np.asarray(array, "float64") for array in (images, acts, denoms, dout))
+    out_acts = -2 * add_scale * pow_scale * dout * acts / denoms
+    return dout * denoms**-pow_scale + images * cross_map_sum(out_acts, size_f, blocked, True), out_acts
+
+
 def pool_windows(images_shape, ds, stride, start=0, outputs=0):
     """For each output row and column the index of its window in the images, clipped to them."""
     spans = []

@@ -10,6 +10,7 @@ from collections import namedtuple
 
 ConvProblem = namedtuple("ConvProblem", "name images filters pad stride groups tier reason")
 PoolProblem = namedtuple("PoolProblem", "name images ds stride start outputs tier reason")
+NormProblem = namedtuple("NormProblem", "name images size_f add_scale pow_scale blocked tier reason")
 Layer = namedtuple("Layer", "name batch channels size filters filter_size stride pad")
 
 
@@ -19,6 +20,10 @@ def _conv(name, images, filters, reason, pad=0, stride=1, groups=1, tier="quick"
 
 def _pool(name, images, ds, stride, reason, start=0, outputs=0, tier="quick"):
     return PoolProblem(name, images, ds, stride, start, outputs, tier, reason)
+
+
+def _norm(name, images, size_f, add_scale, pow_scale, reason, blocked=False, tier="quick"):
+    return NormProblem(name, images, size_f, add_scale, pow_scale, blocked, tier, reason)
 
 
 # images (C, H, W, N), filters (C / groups, R, S, F)
@@ -119,10 +124,29 @@ POOL_PROBLEMS = [
     _pool("alexnet", (64, 55, 55, 8), 3, 2, "first layer of AlexNet", tier="full"),
 ]
 
+NORM_PROBLEMS = [
+    _norm("alexnet", (8, 3, 3, 4), 5, 1e-4, 0.75, "AlexNet's numbers; positions divisible by 4"),
+    _norm("strong", (8, 3, 5, 4), 5, 0.3, 0.75, "denominators far from 1"),
+    _norm("even", (7, 2, 3, 5), 4, 0.5, 0.5, "a window that is longer on one side; an odd number of positions"),
+    _norm("one channel a window", (5, 2, 2, 3), 1, 0.5, 1.0, "windows of one channel"),
+    _norm("one of everything", (1, 1, 1, 1), 3, 1.0, 0.6, "all sizes 1"),
+    _norm("wider than all", (4, 2, 2, 4), 100, 0.1, 0.8, "every window holds all channels"),
+    _norm("wider than any array", (4, 2, 2, 4), 2**62, 0.1, 0.8, "sizes that an int does not hold"),
+    _norm("blocks", (9, 2, 2, 4), 3, 0.5, 0.75, "blocks that fit", blocked=True),
+    _norm("last block short", (8, 3, 2, 3), 3, 0.5, 1.3, "blocks that do not", blocked=True),
+    _norm("one block", (3, 2, 2, 4), 8, 0.5, 0.75, "a block wider than all channels", blocked=True),
+    _norm("odd rows", (16, 5, 7, 4), 9, 0.2, 0.75, "more positions than a warp holds"),
+    _norm("no power", (4, 2, 2, 4), 3, 0.5, 0.0, "pow_scale 0: the identity"),
+    _norm("growing", (4, 2, 2, 4), 3, 0.5, -1.5, "a negative pow_scale"),
+    _norm("alexnet, first layer", (96, 27, 27, 16), 5, 1e-4, 0.75, "many channels and positions", tier="full"),
+    _norm("odd batch", (64, 13, 13, 129), 5, 1e-2, 0.75, "a batch of 129", tier="full"),
+]
+
 if "CONVNET_OPS_TIERS" in os.environ:
     _chosen = os.environ["CONVNET_OPS_TIERS"].split(",")
-    CONV_PROBLEMS, POOL_PROBLEMS = (
-        [problem for problem in table if problem.tier in _chosen] for table in (CONV_PROBLEMS, POOL_PROBLEMS)
+    CONV_PROBLEMS, POOL_PROBLEMS, NORM_PROBLEMS = (
+        [problem for problem in table if problem.tier in _chosen]
+        for table in (CONV_PROBLEMS, POOL_PROBLEMS, NORM_PROBLEMS)
     )
 
 # The layers of the benchmarks at their full size.

@@ -1,0 +1,45 @@
+#section support_code
+
+#include "gpu_norm.h"
+
+#section support_code_struct
+
+int APPLY_SPECIFIC(cross_map_norm_undo)(PyGpuArrayObject *images, PyGpuArrayObject *acts, PyGpuArrayObject *denoms,
+                                        PyGpuArrayObject *grads, PyGpuArrayObject **out, PyGpuArrayObject **out_acts,
+                                        PARAMS_TYPE *params) {
+  const char *op = "CrossMapNormUndo";
+  npy_int64 dims[4], acts_dims[4], denoms_dims[4], grads_dims[4];
+  copy_dims(images, dims);
+  copy_dims(acts, acts_dims);
+  copy_dims(denoms, denoms_dims);
+  copy_dims(grads, grads_dims);
+  if (check_not_empty(op, "images", dims) != 0 || check_index_limit(op, "images", 4, dims) != 0 ||
+      check_dims(op, "acts", acts_dims, dims) != 0 || check_dims(op, "denoms", denoms_dims, dims) != 0 ||
+      check_dims(op, "dout", grads_dims, dims) != 0)
+    return -1;
+  const ContiguousGpuArray image_array(images), act_array(acts), denom_array(denoms), grad_array(grads);
+  if (image_array.failed() || act_array.failed() || denom_array.failed() || grad_array.failed()) return -1;
+  if (params->inplace && GpuArray_IS_C_CONTIGUOUS(&acts->ga)) {
+    Py_INCREF(acts);
+    Py_XDECREF(*out_acts);
+    *out_acts = acts;
+  }
+  if (prepare_output(op, "output", out, 4, dims, params->context) != 0 ||
+      prepare_output(op, "out_acts", out_acts, 4, dims, params->context) != 0)
+    return -1;
+  PyGpuArrayObject *const arrays[] = {image_array.get(), act_array.get(), denom_array.get(),
+                                      grad_array.get(),  *out,            *out_acts};
+  UndoArgs args;
+  args.images = device_array(image_array.get());
+  args.acts = device_array(act_array.get());
+  args.denoms = device_array(denom_array.get());
+  args.grads = device_array(grad_array.get());
+  args.out = device_array(*out);
+  args.out_acts = device_array(*out_acts);
+  args.add_scale = (float)params->add_scale;
+  args.pow_scale = (float)params->pow_scale;
+  return launch_norm(cross_map_norm_undo_rows(), dims, channel_window(params->size_f, params->blocked, true),
+                     position_width(dims, arrays, 6), &args, params->context, [&](int row, const size_t *grid) {
+                       return cross_map_norm_undo_launch(row, grid, &args, params->context);
+                     });
+}

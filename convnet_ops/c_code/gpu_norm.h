@@ -1,0 +1,36 @@
+// What the GPU host code of the response normalisation shares.
+#ifndef CONVNET_OPS_GPU_NORM_H
+#define CONVNET_OPS_GPU_NORM_H
+
+#include "gpu_launch.h"
+#include "norm_shape.h"
+
+// Fills the sizes in the arguments of cuda/response_norm.cu, and calls launch(row, grid). `vec` is how many positions may be
+// loaded at once.
+template <typename Args, typename Launch>
+static int launch_norm(const GpuRows &table, const npy_int64 *dims, const ChannelWindow &w, int vec, Args *args,
+                       PyGpuContextObject *context, Launch launch) {
+  const npy_int64 positions = dims[1] * dims[2] * dims[3];
+  const ProductShape shape = {1, positions, 1, 1, vec, 0, 1};
+  const int row = choose_row(table, shape, dims[0], context);
+  if (row < 0) return -1;
+  args->channels = (int)dims[0];
+  args->positions = (int)positions;
+  // Windows reach no further than there are channels.
+  args->back = (int)(w.back < dims[0] ? w.back : dims[0]);
+  args->ahead = (int)(w.ahead < dims[0] ? w.ahead : dims[0]);
+  args->block = (int)(w.block < dims[0] ? w.block : dims[0]);
+  size_t grid[3];
+  elementwise_grid(positions / table.rows[row].vec_n, table.rows[row].threads, grid);
+  return launch(row, grid);
+}
+
+// How many positions may be loaded at once from all of these arrays.
+static inline int position_width(const npy_int64 *dims, PyGpuArrayObject *const *arrays, int count) {
+  int vec = 4;
+  for (int i = 0; i < count; ++i)
+    if (vector_width(dims[1] * dims[2] * dims[3], arrays[i], NULL) < vec) vec = 1;
+  return vec;
+}
+
+#endif
