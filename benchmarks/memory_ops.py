@@ -41,7 +41,7 @@ def compiled(outputs):
 
 
 class Bench(object):
-    """The implementations of one op on one shape as {impl: function}, the bytes to move, the right result of a slice."""
+    """The implementations of one op on one shape as {impl: function}, the bytes to move, its right result."""
 
     def __init__(self, op, direction, shape):
         self.op, self.direction, self.shape = op, direction, shape

@@ -1,7 +1,7 @@
 // Local response normalisation across channels, its gradient, and the sum over its windows.
 //
 // Operands are (channels, positions); positions, the (row, column, image) of c01b, are adjacent. A thread owns kVec adjacent
-// positions and goes through all channels: every access is coalesced, device memory is read once, and what a window reads
+// positions and goes through all channels, or, where there are few positions, a chunk of them: every access is coalesced, device memory is read once, and what a window reads
 // again comes from the caches, of which 1024 threads a multiprocessor use some 16 KB a channel of the window and operand.
 // Channel f's window is [f - back, f + ahead], or the block of `block` channels that f lies in, clipped.
 //
@@ -60,6 +60,7 @@ struct SumArgs {
   const float *images;
   float *out;
   int channels;
+  int chunk;            // channels that one thread goes through
   int positions;
   int back;
   int ahead;
@@ -72,7 +73,8 @@ __device__ __forceinline__ void cross_map_sum(const SumArgs &a) {
   if (position >= a.positions) return;
   Positions<kVec> sum;
   int summed = -1;
-  for (int f = 0; f < a.channels; ++f) {
+  const int begin = blockIdx.y * a.chunk, end = min(begin + a.chunk, a.channels);
+  for (int f = begin; f < end; ++f) {
     int first, last;
     window_of(f, a.channels, a.back, a.ahead, a.block, first, last);
     if (a.block == 0 || first != summed)
@@ -87,6 +89,7 @@ struct NormArgs {
   float *acts;
   float *denoms;
   int channels;
+  int chunk;            // channels that one thread goes through
   int positions;
   int back;
   int ahead;
@@ -101,7 +104,8 @@ __device__ __forceinline__ void cross_map_norm(const NormArgs &a) {
   if (position >= a.positions) return;
   Positions<kVec> sum;
   int summed = -1;
-  for (int f = 0; f < a.channels; ++f) {
+  const int begin = blockIdx.y * a.chunk, end = min(begin + a.chunk, a.channels);
+  for (int f = begin; f < end; ++f) {
     int first, last;
     window_of(f, a.channels, a.back, a.ahead, a.block, first, last);
     if (a.block == 0 || first != summed)
@@ -126,6 +130,7 @@ struct UndoArgs {
   float *out;           // the gradient of the images
   float *out_acts;      // -2 * add_scale * pow_scale * grads * acts / denoms; may be the memory of acts
   int channels;
+  int chunk;            // always all channels: a thread reads what it wrote, maybe over its input
   int positions;
   int back;             // of the transposed windows
   int ahead;

@@ -139,6 +139,7 @@ NORM_PROBLEMS = [
     _norm("no power", (4, 2, 2, 4), 3, 0.5, 0.0, "pow_scale 0: the identity"),
     _norm("growing", (4, 2, 2, 4), 3, 0.5, -1.5, "a negative pow_scale"),
     _norm("alexnet, first layer", (96, 27, 27, 16), 5, 1e-4, 0.75, "many channels and positions", tier="full"),
+    _norm("few positions", (50, 2, 2, 4), 3, 0.2, 0.75, "channels in chunks, the last one shorter"),
     _norm("odd batch", (64, 13, 13, 129), 5, 1e-2, 0.75, "a batch of 129", tier="full"),
 ]
 

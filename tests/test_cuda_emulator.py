@@ -331,7 +331,7 @@ def test_lenet_trains_on_it():
             output = os.path.join(folder, device)
             command = [sys.executable, EXAMPLE, "--device", device, "--output", output] + options
             run = emulated("", *command) if device == "cuda" else run_here(command)
-            assert run.returncode == 0, run.stderr
+            assert run.returncode == 0, (run.returncode, run.stdout, run.stderr)
             assert_words(run.stdout, "Device: " + device, "Optimization complete.")
             assert ("Emulated CUDA device" in run.stderr) == (device == "cuda"), run.stderr
             with np.load(os.path.join(output, "parameters.npz")) as saved:

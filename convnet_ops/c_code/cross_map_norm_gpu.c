@@ -22,7 +22,7 @@ int APPLY_SPECIFIC(cross_map_norm)(PyGpuArrayObject *images, PyGpuArrayObject **
   args.add_scale = (float)params->add_scale;
   args.pow_scale = (float)params->pow_scale;
   return launch_norm(cross_map_norm_rows(), dims, channel_window(params->size_f, params->blocked, false),
-                     position_width(dims, arrays, 3), &args, params->context, [&](int row, const size_t *grid) {
+                     position_width(dims, arrays, 3), &args, true, params->context, [&](int row, const size_t *grid) {
                        return cross_map_norm_launch(row, grid, &args, params->context);
                      });
 }

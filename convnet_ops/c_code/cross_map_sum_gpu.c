@@ -16,7 +16,7 @@ int APPLY_SPECIFIC(cross_map_sum)(PyGpuArrayObject *images, PyGpuArrayObject **o
   args.images = device_array(image_array.get());
   args.out = device_array(*out);
   return launch_norm(cross_map_sum_rows(), dims, channel_window(params->size_f, params->blocked, params->transposed),
-                     position_width(dims, arrays, 2), &args, params->context, [&](int row, const size_t *grid) {
+                     position_width(dims, arrays, 2), &args, true, params->context, [&](int row, const size_t *grid) {
                        return cross_map_sum_launch(row, grid, &args, params->context);
                      });
 }
