@@ -34,6 +34,32 @@ __device__ __forceinline__ Divisor device_divisor(int value) {
   return divisor;
 }
 
+// kVec (1 or 4) adjacent floats, moved at once; 4 of them want an address divisible by 16.
+template <int kVec>
+struct Values {
+  float value[kVec];
+};
+
+template <int kVec>
+__device__ __forceinline__ Values<kVec> load_values(const float *source) {
+  Values<kVec> result;
+  if (kVec == 4) {
+    *(float4 *)result.value = *(const float4 *)source;
+  } else {
+    result.value[0] = *source;
+  }
+  return result;
+}
+
+template <int kVec>
+__device__ __forceinline__ void store_values(float *target, const Values<kVec> &values) {
+  if (kVec == 4) {
+    *(float4 *)target = *(const float4 *)values.value;
+  } else {
+    *target = values.value[0];
+  }
+}
+
 // Copies kFloats (1 or 4) floats from global to shared memory, or stores zeros where `valid` is false. Both addresses
 // are aligned to the size of the copy. Asynchronous from compute capability 8.0 on; complete after wait_for_copies().
 // Inline PTX stays in this file: under CUDA_EMULATOR (docs/testing.md) these functions call the emulator instead.

@@ -28,31 +28,6 @@ struct PoolArgs {
   Divisor by_height;    // rows of out
 };
 
-template <int kVec>
-struct Values {
-  float value[kVec];
-};
-
-template <int kVec>
-__device__ __forceinline__ Values<kVec> load_values(const float *source) {
-  Values<kVec> result;
-  if (kVec == 4) {
-    *(float4 *)result.value = *(const float4 *)source;
-  } else {
-    result.value[0] = *source;
-  }
-  return result;
-}
-
-template <int kVec>
-__device__ __forceinline__ void store_values(float *target, const Values<kVec> &values) {
-  if (kVec == 4) {
-    *(float4 *)target = *(const float4 *)values.value;
-  } else {
-    *target = values.value[0];
-  }
-}
-
 // A NaN stays, wherever in the window it lies.
 __device__ __forceinline__ float larger(float best, float value) {
   return value > best || value != value ? value : best;

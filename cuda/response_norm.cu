@@ -8,31 +8,6 @@
 // Sums begin anew for each window: adding one channel and taking another off would pile up rounding errors.
 // Limits   arrays under 2^31 elements. kVec = 4 wants positions divisible by 4 and 16-byte aligned arrays.
 
-template <int kVec>
-struct Positions {
-  float value[kVec];
-};
-
-template <int kVec>
-__device__ __forceinline__ Positions<kVec> load_positions(const float *source) {
-  Positions<kVec> result;
-  if (kVec == 4) {
-    *(float4 *)result.value = *(const float4 *)source;
-  } else {
-    result.value[0] = *source;
-  }
-  return result;
-}
-
-template <int kVec>
-__device__ __forceinline__ void store_positions(float *target, const Positions<kVec> &values) {
-  if (kVec == 4) {
-    *(float4 *)target = *(const float4 *)values.value;
-  } else {
-    *target = values.value[0];
-  }
-}
-
 // The first and the last channel of f's window.
 __device__ __forceinline__ void window_of(int f, int channels, int back, int ahead, int block, int &first, int &last) {
   if (block > 0) {
@@ -46,11 +21,11 @@ __device__ __forceinline__ void window_of(int f, int channels, int back, int ahe
 
 // The sum over the channels first ... last of term(values), for kVec positions from `source` on.
 template <int kVec, typename Term>
-__device__ __forceinline__ Positions<kVec> sum_channels(const float *source, int positions, int first, int last, Term term) {
-  Positions<kVec> sum;
+__device__ __forceinline__ Values<kVec> sum_channels(const float *source, int positions, int first, int last, Term term) {
+  Values<kVec> sum;
   for (int i = 0; i < kVec; ++i) sum.value[i] = 0.f;
   for (int c = first; c <= last; ++c) {
-    const Positions<kVec> x = load_positions<kVec>(source + (size_t)c * positions);
+    const Values<kVec> x = load_values<kVec>(source + (size_t)c * positions);
     for (int i = 0; i < kVec; ++i) sum.value[i] += term(x.value[i]);
   }
   return sum;
@@ -71,7 +46,7 @@ template <int kVec>
 __device__ __forceinline__ void cross_map_sum(const SumArgs &a) {
   const size_t position = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * kVec;
   if (position >= a.positions) return;
-  Positions<kVec> sum;
+  Values<kVec> sum;
   int summed = -1;
   const int begin = blockIdx.y * a.chunk, end = min(begin + a.chunk, a.channels);
   for (int f = begin; f < end; ++f) {
@@ -80,7 +55,7 @@ __device__ __forceinline__ void cross_map_sum(const SumArgs &a) {
     if (a.block == 0 || first != summed)
       sum = sum_channels<kVec>(a.images + position, a.positions, first, last, [](float x) { return x; });
     summed = first;
-    store_positions<kVec>(a.out + (size_t)f * a.positions + position, sum);
+    store_values<kVec>(a.out + (size_t)f * a.positions + position, sum);
   }
 }
 
@@ -102,7 +77,7 @@ template <int kVec>
 __device__ __forceinline__ void cross_map_norm(const NormArgs &a) {
   const size_t position = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * kVec;
   if (position >= a.positions) return;
-  Positions<kVec> sum;
+  Values<kVec> sum;
   int summed = -1;
   const int begin = blockIdx.y * a.chunk, end = min(begin + a.chunk, a.channels);
   for (int f = begin; f < end; ++f) {
@@ -112,13 +87,13 @@ __device__ __forceinline__ void cross_map_norm(const NormArgs &a) {
       sum = sum_channels<kVec>(a.images + position, a.positions, first, last, [](float x) { return x * x; });
     summed = first;
     const size_t at = (size_t)f * a.positions + position;
-    Positions<kVec> acts = load_positions<kVec>(a.images + at), denoms;
+    Values<kVec> acts = load_values<kVec>(a.images + at), denoms;
     for (int i = 0; i < kVec; ++i) {
       denoms.value[i] = 1.f + a.add_scale * sum.value[i];
       acts.value[i] *= powf(denoms.value[i], -a.pow_scale);
     }
-    store_positions<kVec>(a.acts + at, acts);
-    store_positions<kVec>(a.denoms + at, denoms);
+    store_values<kVec>(a.acts + at, acts);
+    store_values<kVec>(a.denoms + at, denoms);
   }
 }
 
@@ -145,26 +120,26 @@ __device__ __forceinline__ void cross_map_norm_undo(const UndoArgs &a) {
   const size_t position = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * kVec;
   if (position >= a.positions) return;
   const float scale = -2.f * a.pow_scale * a.add_scale;
-  Positions<kVec> sum;
+  Values<kVec> sum;
   int summed = -1, written = 0;
   for (int f = 0; f < a.channels; ++f) {
     int first, last;
     window_of(f, a.channels, a.back, a.ahead, a.block, first, last);
     for (; written <= last; ++written) {
       const size_t at = (size_t)written * a.positions + position;
-      Positions<kVec> values = load_positions<kVec>(a.acts + at);
-      const Positions<kVec> grads = load_positions<kVec>(a.grads + at), denoms = load_positions<kVec>(a.denoms + at);
+      Values<kVec> values = load_values<kVec>(a.acts + at);
+      const Values<kVec> grads = load_values<kVec>(a.grads + at), denoms = load_values<kVec>(a.denoms + at);
       for (int i = 0; i < kVec; ++i) values.value[i] = scale * grads.value[i] * values.value[i] / denoms.value[i];
-      store_positions<kVec>(a.out_acts + at, values);
+      store_values<kVec>(a.out_acts + at, values);
     }
     if (a.block == 0 || first != summed)
       sum = sum_channels<kVec>(a.out_acts + position, a.positions, first, last, [](float x) { return x; });
     summed = first;
     const size_t at = (size_t)f * a.positions + position;
-    Positions<kVec> out = load_positions<kVec>(a.grads + at);
-    const Positions<kVec> images = load_positions<kVec>(a.images + at), denoms = load_positions<kVec>(a.denoms + at);
+    Values<kVec> out = load_values<kVec>(a.grads + at);
+    const Values<kVec> images = load_values<kVec>(a.images + at), denoms = load_values<kVec>(a.denoms + at);
     for (int i = 0; i < kVec; ++i)
       out.value[i] = out.value[i] * powf(denoms.value[i], -a.pow_scale) + images.value[i] * sum.value[i];
-    store_positions<kVec>(a.out + at, out);
+    store_values<kVec>(a.out + at, out);
   }
 }
