@@ -314,7 +314,7 @@ def test_blocks_on_several_host_threads():
         "  __shared__ float s;\n  if (threadIdx.x == 0) s = blockIdx.x;\n  __syncthreads();\n"
         "  a[blockIdx.x * blockDim.x + threadIdx.x] = s;"
     )
-    for threads in ("1", "4"):
+    for threads in ("1", "4", "64"):
         answer, _ = launch(source, [[0] * 512], [8], grid=[64], environment={"CUDA_EMULATOR_THREADS": threads})
         assert answer["arrays"] == [[i // 8 for i in range(512)]], answer
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "kernel_builder.h"
+#include "races.h"
 
 namespace {
 
@@ -62,16 +63,6 @@ struct Fiber {
   int batches;            // committed
 };
 
-// The last accesses of a word of shared memory. Threads are counted from 1; 0 is nobody.
-struct Word {
-  unsigned write_epoch, read_epoch;
-  int writer, reader;
-  unsigned writer_warp_epoch, reader_warp_epoch;
-  bool many_readers, many_warps;
-  bool in_flight;  // an asynchronous copy to it has begun
-  const void *write_at, *read_at;
-};
-
 struct SharedVariable {
   const void *key;
   char *address;
@@ -85,24 +76,6 @@ std::string index_text(const EmulatorIndex &i) {
 }
 
 std::string site_text(const Site &site) { return std::string(site.file) + ":" + std::to_string(site.line); }
-
-// "file:line" of an address in a kernel, from the compiler's debug information.
-std::string source_line(const void *address) {
-  Dl_info info;
-  if (address == NULL || dladdr(address, &info) == 0) return "an unknown line";
-  char command[4096], line[1024] = "";
-  // The address is the one that a call returns to: the access is before it.
-  snprintf(command, sizeof command, "env -u LD_PRELOAD addr2line -e '%s' 0x%zx 2>/dev/null", info.dli_fname,
-           (size_t)((const char *)address - (const char *)info.dli_fbase) - 1);
-  FILE *output = popen(command, "r");
-  if (output == NULL) return "an unknown line";
-  if (fgets(line, sizeof line, output) == NULL) line[0] = 0;
-  pclose(output);
-  std::string text(line);
-  text = text.substr(0, text.find_first_of(" \n"));
-  const size_t slash = text.rfind('/');
-  return slash == std::string::npos ? text : text.substr(slash + 1);
-}
 
 struct SharedLaunch {
   explicit SharedLaunch(const Launch &a_launch) : launch(a_launch) {}
@@ -129,10 +102,15 @@ class Worker {
         stacks_((char *)mmap(NULL, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
         arena_((char *)aligned_alloc(256, kArenaBytes)),
-        races_(checked_mode() == "race") {
+        races_(checked_mode() == "race" ? kArenaBytes : 0) {
     // A page at the end of each stack that nobody may touch.
-    for (int i = 0; i < kMaxThreads; ++i) mprotect(stacks_ + i * kStackBytes, 4096, PROT_NONE);
-    if (races_) words_.resize(kArenaBytes / 4);
+    bool guarded = stacks_ != MAP_FAILED;
+    for (int i = 0; guarded && i < kMaxThreads; ++i)
+      guarded = mprotect(stacks_ + i * kStackBytes, 4096, PROT_NONE) == 0;
+    if (!guarded) {
+      perror("emulated CUDA: no memory for the threads' stacks");
+      abort();
+    }
   }
 
   void run(SharedLaunch *shared) {
@@ -212,69 +190,24 @@ class Worker {
       const Copy &c = copies[done];
       if (c.valid) memcpy(c.shared, c.global, c.bytes);
       else memset(c.shared, 0, c.bytes);
-      if (races_)
-        for (int i = 0; i < c.bytes; i += 4) {
-          Word *word = word_at(c.shared + i);
-          if (word == NULL) continue;
-          word->in_flight = false;
-          word->write_epoch = epoch_;
-          word->writer = running_->number + 1;
-          word->writer_warp_epoch = running_->warp_epoch;
-        }
+      for (int i = 0; i < c.bytes; i += 4) races_.copy_arrived(c.shared + i - arena_, access(NULL));
     }
     copies.erase(copies.begin(), copies.begin() + done);
   }
 
-  // ---- races: two threads, one word, at least one write, no barrier between
+  // ---- races
 
   void note_access(const void *address, bool write, const void *at, bool in_flight = false) {
-    if (!races_ || running_ == NULL) return;
-    Word *word = word_at(address);
-    if (word == NULL) return;
-    const int me = running_->number + 1;
-    if (word->in_flight) race(address, write, at, word->writer, "an asynchronous copy that nobody waited for", word->write_at);
-    if (word->write_epoch == epoch_ && word->writer != me && !ordered(word->writer, word->writer_warp_epoch))
-      race(address, write, at, word->writer, "a write", word->write_at);
-    if (write && word->read_epoch == epoch_ &&
-        (word->many_warps || ((word->many_readers || word->reader != me) && !ordered(word->reader, word->reader_warp_epoch))))
-      race(address, write, at, word->reader, "a read", word->read_at);
-    if (write) {
-      word->write_epoch = epoch_;
-      word->writer = me;
-      word->writer_warp_epoch = running_->warp_epoch;
-      word->write_at = at;
-      word->in_flight = in_flight;
-    } else {
-      const bool again = word->read_epoch == epoch_;
-      word->many_warps = again && (word->many_warps || warp_of(word->reader) != warp_of(me));
-      word->many_readers = again && (word->many_readers || word->reader != me);
-      word->read_epoch = epoch_;
-      word->reader = me;
-      word->reader_warp_epoch = running_->warp_epoch;
-      word->read_at = at;
-    }
+    const size_t offset = (const char *)address - arena_;
+    if (running_ == NULL || offset >= arena_used_) return;
+    const std::string problem = races_.note(offset, write, access(at), in_flight);
+    if (!problem.empty()) fail(problem);
   }
 
  private:
   static const size_t kArenaBytes = kSharedBytes + 64 * (kRedZone + 256);
 
-  static int warp_of(int thread) { return (thread - 1) / 32; }
-
-  // Whether a barrier of the running thread's warp lies between that access and now.
-  bool ordered(int thread, unsigned warp_epoch) const {
-    return warp_of(thread) == running_->number / 32 && warp_epoch < running_->warp_epoch;
-  }
-
-  Word *word_at(const void *address) {
-    const size_t offset = (const char *)address - arena_;
-    return races_ && offset < arena_used_ ? &words_[offset / 4] : NULL;
-  }
-
-  void race(const void *address, bool write, const void *at, int other, const char *what, const void *other_at) {
-    fail(std::string("a race in shared memory at byte ") + std::to_string((const char *)address - arena_) + ": " +
-         (write ? "a write" : "a read") + " at " + source_line(at) + ", and " + what + " of thread number " +
-         std::to_string(other - 1) + " at " + source_line(other_at) + ", with no barrier between");
-  }
+  Access access(const void *at) const { return {running_->number, epoch_, running_->warp_epoch, at}; }
 
   void run_block(const EmulatorIndex &index) {
     const Launch &launch = shared_->launch;
@@ -283,7 +216,7 @@ class Worker {
     shared_bytes_ = 0;
     arena_used_ = 256;
     set_poison(arena_, kArenaBytes, true);
-    if (races_) std::fill(words_.begin(), words_.end(), Word());
+    races_.forget();
     epoch_ = 1;
     for (int i = 0; i < count; ++i) {
       Fiber &f = fibers_[i];
@@ -377,8 +310,7 @@ class Worker {
   std::vector<Fiber> fibers_;
   char *stacks_;
   char *arena_;
-  bool races_;
-  std::vector<Word> words_;
+  RaceCheck races_;
   std::vector<SharedVariable> variables_;
   size_t shared_bytes_ = 0, arena_used_ = 0;
   unsigned epoch_ = 0;  // barriers of the block
@@ -443,8 +375,9 @@ class FaultReports {
 unsigned worker_count() {
   const char *chosen = getenv("CUDA_EMULATOR_THREADS");
   const unsigned count = chosen == NULL ? std::thread::hardware_concurrency() : (unsigned)atoi(chosen);
-  // AddressSanitizer takes the fibers' stacks for the thread's own, which it tells only for one thread.
-  return checked_mode() == "address" ? 1 : std::max(1u, count);
+  // AddressSanitizer takes the fibers' stacks for the thread's own, which it tells only for one thread. A host thread's
+  // guarded stacks are 2048 mappings of the 65530 that Linux gives a process.
+  return checked_mode() == "address" ? 1 : std::min(8u, std::max(1u, count));
 }
 
 }  // namespace
