@@ -17,7 +17,8 @@ DEBIAN_PYGPU = /usr/lib/python3/dist-packages/pygpu
 TESTS = tests
 
 GPU_OP_TESTS = test_filter_acts.py:test_filter_acts_gpu test_filter_acts.py:test_img_acts_gpu \
-  test_filter_acts.py:test_weight_acts_gpu test_pool.py:test_gpu
+  test_filter_acts.py:test_weight_acts_gpu test_pool.py:test_gpu \
+  test_response_norm.py:test_gpu
 
 .PHONY: lenet test test-emulated kernels check memcheck bench clean
 
@@ -39,8 +40,7 @@ check: .venv/installed
 	$(VENV_PYTHON) -m ruff check .
 
 # preallocate=-1: every array gets an allocation of its own, so that an access past its end is seen. Compute-sanitizer
-# itself may hang in cuMemFree, on a lock of the driver with the GPU idle; a run takes a minute or two, so one of ten is
-# killed and tried again.
+# itself may hang in cuMemFree, on a lock of the driver with the GPU idle: a run of ten minutes is killed and tried again.
 memcheck: .venv/installed
 	printf '%s\n' $(GPU_OP_TESTS) | \
 	  CONVNET_OPS_REQUIRE_GPU=1 THEANO_FLAGS="gpuarray.preallocate=-1,$$THEANO_FLAGS" xargs -P 4 -I TEST sh -c '\
