@@ -129,7 +129,7 @@ NORM_PROBLEMS = [
     _norm("strong", (8, 3, 5, 4), 5, 0.3, 0.75, "denominators far from 1"),
     _norm("even", (7, 2, 3, 5), 4, 0.5, 0.5, "a window that is longer on one side; an odd number of positions"),
     _norm("one channel a window", (5, 2, 2, 3), 1, 0.5, 1.0, "windows of one channel"),
-    # The gradient of a single value has the factor 1 + (1 - 2 * pow_scale) * x ** 2, which cancels to nothing above 0.5.
+    # The gradient of one value has the factor 1 + (1 - 2 * pow_scale) * x ** 2, which may cancel to nothing above 0.5.
     _norm("one of everything", (1, 1, 1, 1), 3, 1.0, 0.4, "all sizes 1"),
     _norm("wider than all", (4, 2, 2, 4), 100, 0.1, 0.8, "every window holds all channels"),
     _norm("wider than any array", (4, 2, 2, 4), 2**62, 0.1, 0.8, "sizes that an int does not hold"),
