@@ -3,12 +3,15 @@
 import os
 import re
 
+import theano
+import theano.tensor as T
 from convnet_ops import kernels
 from theano import Apply
 from theano.gof import COp
 from theano.gof.op import OpenMPOp
 from theano.gpuarray.basic_ops import GpuKernelBase, gpuarray_helper_inc_dir
 from theano.gpuarray.type import GpuArrayType, gpu_context_type
+from theano.gradient import DisconnectedType
 from theano.tensor import TensorType, as_tensor_variable
 
 C_CODE_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c_code")
@@ -35,7 +38,7 @@ class ConvnetOp(COp):
 
     def make_node(self, *inputs, **options):
         inputs = self.convert_inputs(*inputs, **options)
-        types = [TensorType(inputs[0].dtype, broadcast) for broadcast in self.output_broadcasts(inputs)]
+        types = [TensorType(*pair) for pair in zip(self.output_dtypes(inputs), self.output_broadcasts(inputs))]
         return Apply(self, inputs, [output() for output in types])
 
     def convert_inputs(self, *inputs, **options):
@@ -45,6 +48,10 @@ class ConvnetOp(COp):
     def output_broadcasts(self, inputs):
         """The broadcastable pattern of each output."""
         raise NotImplementedError
+
+    def output_dtypes(self, inputs):
+        """The dtype of each output: that of the first input."""
+        return [inputs[0].dtype] * len(self.output_broadcasts(inputs))
 
     def c_headers(self):
         return []
@@ -98,6 +105,44 @@ class ConvnetOp(COp):
         return variable.astype("int64")
 
 
+class ExpressedOp(ConvnetOp):
+    """An op whose higher derivatives are those of an expression in other ops: it has an R_op, and `expression_L_op`.
+
+    A subclass that is a gradient itself uses `expression_L_op` as its L_op; another one gives itself an op for that.
+    """
+
+    def expression(self, *inputs):
+        """What the op computes, its list of outputs, in terms of other ops."""
+        raise NotImplementedError
+
+    def expression_L_op(self, inputs, outputs, output_gradients):
+        connected = [i for i, g in enumerate(output_gradients) if not isinstance(g.type, DisconnectedType)]
+        gradients = self._derived(
+            inputs,
+            lambda free, results: T.Lop(
+                [results[i] for i in connected],
+                free,
+                [output_gradients[i] for i in connected],
+                disconnected_inputs="ignore",
+            ),
+        )
+        return [like(variable, gradient) for variable, gradient in zip(inputs, gradients)]
+
+    def R_op(self, inputs, eval_points):
+        known = [i for i, point in enumerate(eval_points) if point is not None]
+        if not known:
+            return [None] * len(self.output_broadcasts(inputs))
+        points = [eval_points[i] for i in known]
+        directions = self._derived(inputs, lambda free, outputs: T.Rop(outputs, [free[i] for i in known], points))
+        return [like(output, direction) for output, direction in zip(self.make_node(*inputs).outputs, directions)]
+
+    def _derived(self, inputs, derive):
+        # In terms of new variables, since an input may be computed from another one, as acts from images: a derivative
+        # of this op must not go on through that.
+        free = [variable.type() for variable in inputs]
+        return theano.clone(derive(free, self.expression(*free)), replace=dict(zip(free, inputs)))
+
+
 class GpuOp(GpuKernelBase):
     """Mixin that turns a ConvnetOp into its GPU twin: the same props and graph logic, other C code.
 
@@ -111,8 +156,8 @@ class GpuOp(GpuKernelBase):
         arrays = [variable for variable in inputs if isinstance(variable.type, GpuArrayType)]
         context_name = arrays[0].type.context_name
         types = [
-            GpuArrayType(arrays[0].dtype, broadcast, context_name=context_name)
-            for broadcast in self.output_broadcasts(inputs)
+            GpuArrayType(dtype, broadcast, context_name=context_name)
+            for dtype, broadcast in zip(self.output_dtypes(inputs), self.output_broadcasts(inputs))
         ]
         return Apply(self, list(inputs), [output() for output in types])
 

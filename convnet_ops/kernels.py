@@ -18,16 +18,20 @@ CUDA_DIR = next(
     path for path in (os.path.join(_HERE, "cuda"), os.path.join(_HERE, os.pardir, "cuda")) if os.path.isdir(path)
 )
 
-_MEMBER = re.compile(r"^\s*(const float \*|float \*|float |int |Divisor )(\w+);")
+_MEMBER = re.compile(r"^\s*(const (?:float|int) \*|(?:float|int) \*|float |int |unsigned |Divisor )(\w+);")
+
+# The members that are numbers, and what libgpuarray calls their types.
+_C_TYPES = {"int": "GA_INT", "unsigned": "GA_UINT", "float": "GA_FLOAT"}
 
 Argument = namedtuple("Argument", "kind name")
 
 # One variant. tile_m and tile_n are what one block computes; vec_m and vec_n the floats of one load along m and n: the
 # host code chooses such a row only where sizes and addresses allow it. trim is 1 if the row leaves out taps that see
 # only padding. weight says how fast a multiprocessor that is full of such blocks multiplies, relative to the other
-# rows (benchmarks/rows.py measures it); a row of weight 0 is launched only when asked for by name.
-Row = namedtuple("Row", "name template threads blocks_per_sm tile_m tile_n vec_m vec_n trim weight")
-Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0, 0)
+# rows (benchmarks/rows.py measures it); a row of weight 0 is launched only when asked for by name. window and stride,
+# where not 0, are the only ones that a row computes: both known when it is compiled.
+Row = namedtuple("Row", "name template threads blocks_per_sm tile_m tile_n vec_m vec_n trim weight window stride")
+Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0, 0, 0, 0)
 
 
 class KernelFamily(object):
@@ -74,7 +78,7 @@ class KernelFamily(object):
         """The `extern "C"` kernel of a row: it packs its parameters into the struct and calls the template."""
         parameters, packing = [], []
         for kind, name in self.arguments:
-            if kind in ("int", "float"):
+            if kind in _C_TYPES:
                 parameters.append("%s %s" % (kind, name))
                 packing.append("args.{0} = {0};".format(name))
             elif kind == "Divisor":
@@ -113,9 +117,9 @@ class KernelFamily(object):
         """
         members, types, pointers = [], [], []
         for kind, name in self.arguments:
-            if kind in ("int", "float"):
+            if kind in _C_TYPES:
                 members.append("%s %s;" % (kind, name))
-                types.append("GA_" + kind.upper())
+                types.append(_C_TYPES[kind])
                 pointers.append("&args->" + name)
             elif kind == "Divisor":
                 members.append("Divisor %s;" % name)

@@ -5,10 +5,9 @@ CPU code: c_code/cross_map_*.c, GPU host code: c_code/cross_map_*_gpu.c, kernels
 
 import numbers
 
-import theano
 import theano.tensor as T
 from convnet_ops import shapes
-from convnet_ops.base import ConvnetOp, GpuOp, gpu_params, like
+from convnet_ops.base import ConvnetOp, ExpressedOp, GpuOp, gpu_params, like
 from convnet_ops.kernels import KernelFamily, Row
 from theano.compile import optdb
 from theano.gof import ParamsType, TopoOptimizer, local_optimizer
@@ -18,7 +17,7 @@ from theano.scalar import bool as bool_t
 from theano.scalar import float64, int64
 
 
-class BaseNorm(ConvnetOp):
+class BaseNorm(ExpressedOp):
     """Base class of the normalisations: the window of channels, and the two numbers.
 
     Parameters
@@ -58,26 +57,6 @@ class BaseNorm(ConvnetOp):
 
     def infer_shape(self, node, input_shapes):
         return [input_shapes[0]] * len(node.outputs)
-
-    def R_op(self, inputs, eval_points):
-        known = [i for i, point in enumerate(eval_points) if point is not None]
-        if not known:
-            return [None] * 2
-        points = [eval_points[i] for i in known]
-        directions = self.derived(inputs, lambda free, outputs: T.Rop(outputs, [free[i] for i in known], points))
-        return [like(inputs[0], direction) for direction in directions]
-
-    def derived(self, inputs, derive):
-        """derive(free, outputs): `outputs` are the op's in terms of new variables `free`, which stand for `inputs`.
-
-        New, because acts is computed from images: a derivative of this op must not go on through that.
-        """
-        free = [variable.type() for variable in inputs]
-        return theano.clone(derive(free, self.expression(*free)), replace=dict(zip(free, inputs)))
-
-    def expression(self, *inputs):
-        """What the op computes in terms of CrossMapSum and elementwise ops, for what is differentiated further."""
-        raise NotImplementedError
 
 
 class CrossMapNorm(BaseNorm):
@@ -182,18 +161,7 @@ class CrossMapNormUndo(BaseNorm):
         gradient = dout * denoms ** _number(-self.pow_scale, images) + images * self.window_sum(True)(out_acts)
         return [gradient, out_acts]
 
-    def L_op(self, inputs, outputs, output_gradients):
-        connected = [i for i, g in enumerate(output_gradients) if not isinstance(g.type, DisconnectedType)]
-        gradients = self.derived(
-            inputs,
-            lambda free, results: T.Lop(
-                [results[i] for i in connected],
-                free,
-                [output_gradients[i] for i in connected],
-                disconnected_inputs="ignore",
-            ),
-        )
-        return [like(variable, gradient) for variable, gradient in zip(inputs, gradients)]
+    L_op = BaseNorm.expression_L_op
 
 
 class CrossMapSum(ConvnetOp):

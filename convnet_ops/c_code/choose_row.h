@@ -10,7 +10,7 @@
 // kernels.py generates the tables and says what the fields mean.
 struct GpuRow {
   const char *name, *kernel_name;
-  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, trim, weight;
+  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, trim, weight, window, stride;
 };
 
 struct GpuRows {
@@ -21,16 +21,19 @@ struct GpuRows {
 
 // A product of m x n results, `batches` of them, each a sum of equal length. vec_m and vec_n are 4 or 1: how many
 // adjacent floats may be loaded at once along m and n. `run` adjacent columns belong to one pixel, and a row that trims
-// leaves a share of `trimmed` of the products, if its blocks cover few pixels.
+// leaves a share of `trimmed` of the products, if its blocks cover few pixels. window and stride are those of pooling,
+// 0 where rows and columns differ; the other ops leave them 0.
 struct ProductShape {
   long long m, n, batches;
   int vec_m, vec_n;
   long long run;
   double trimmed;
+  long long window, stride;
 };
 
 static inline bool row_supports(const GpuRow &row, const ProductShape &shape) {
-  return row.vec_m <= shape.vec_m && row.vec_n <= shape.vec_n;
+  return row.vec_m <= shape.vec_m && row.vec_n <= shape.vec_n && (row.window == 0 || row.window == shape.window) &&
+         (row.stride == 0 || row.stride == shape.stride);
 }
 
 // The row that CONVNET_OPS_VARIANT ("filter_acts=plain,weight_acts=...") names for a family, or NULL; *length is set.

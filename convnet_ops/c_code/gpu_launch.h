@@ -63,16 +63,16 @@ static inline int check_index_limit(const char *op, const char *argument, int nd
   return -1;
 }
 
-// A new float32 array, or NULL with MemoryError.
+// A new array of float32 or another type of 4 bytes, or NULL with MemoryError.
 static inline PyGpuArrayObject *allocate(const char *op, const char *what, int nd, const npy_int64 *dims,
-                                         PyGpuContextObject *context) {
+                                         PyGpuContextObject *context, int typecode = GA_FLOAT) {
   size_t shape[5];
-  double bytes = sizeof(float);
+  double bytes = 4;
   for (int i = 0; i < nd; ++i) {
     shape[i] = dims[i];
     bytes *= (double)dims[i];
   }
-  PyGpuArrayObject *array = pygpu_empty(nd, shape, GA_FLOAT, GA_C_ORDER, context, Py_None);
+  PyGpuArrayObject *array = pygpu_empty(nd, shape, typecode, GA_C_ORDER, context, Py_None);
   if (array == NULL) {
     PyErr_Clear();
     PyErr_Format(PyExc_MemoryError, "%s: no GPU memory for its %s of %lld bytes", op, what, (long long)bytes);
@@ -80,15 +80,15 @@ static inline PyGpuArrayObject *allocate(const char *op, const char *what, int n
   return array;
 }
 
-// Makes *out a C-contiguous float32 array of this shape, keeping the one that is there if it fits.
+// Makes *out a C-contiguous array of this shape and type, keeping the one that is there if it fits.
 static inline int prepare_output(const char *op, const char *what, PyGpuArrayObject **out, int nd,
-                                 const npy_int64 *dims, PyGpuContextObject *context) {
+                                 const npy_int64 *dims, PyGpuContextObject *context, int typecode = GA_FLOAT) {
   if (check_index_limit(op, what, nd, dims) != 0) return -1;
   size_t shape[5];
   for (int i = 0; i < nd; ++i) shape[i] = dims[i];
-  if (*out != NULL && theano_size_check(*out, nd, shape, GA_FLOAT) && GpuArray_IS_C_CONTIGUOUS(&(*out)->ga)) return 0;
+  if (*out != NULL && theano_size_check(*out, nd, shape, typecode) && GpuArray_IS_C_CONTIGUOUS(&(*out)->ga)) return 0;
   Py_XDECREF(*out);
-  *out = allocate(op, what, nd, dims, context);
+  *out = allocate(op, what, nd, dims, context, typecode);
   return *out == NULL ? -1 : 0;
 }
 
@@ -148,10 +148,10 @@ static inline int choose_row(const GpuRows &table, const ProductShape &shape, lo
     }
     if (!row_supports(table.rows[row], shape)) {
       PyErr_Format(PyExc_ValueError,
-                   "CONVNET_OPS_VARIANT: row %s of %s loads %d and %d floats at once; these sizes and addresses allow "
-                   "%d and %d",
-                   table.rows[row].name, table.family, table.rows[row].vec_m, table.rows[row].vec_n, shape.vec_m,
-                   shape.vec_n);
+                   "CONVNET_OPS_VARIANT: row %s of %s loads %d and %d floats at once and wants window %d and stride %d "
+                   "(0: any); these sizes and addresses allow %d and %d, with window %lld and stride %lld",
+                   table.rows[row].name, table.family, table.rows[row].vec_m, table.rows[row].vec_n,
+                   table.rows[row].window, table.rows[row].stride, shape.vec_m, shape.vec_n, shape.window, shape.stride);
       return -1;
     }
   }
