@@ -8,12 +8,34 @@ from convnet_ops import opt  # noqa: E402  (importing it registers the graph rew
 from convnet_ops.filter_acts import FilterActs  # noqa: E402
 from convnet_ops.img_acts import ImageActs  # noqa: E402
 from convnet_ops.layout import bc01_to_c01b, c01b_to_bc01, gpu_contiguous  # noqa: E402
-from convnet_ops.pool import MaxPool, MaxPoolGrad, MaxPoolRop, max_pool_c01b  # noqa: E402
+from convnet_ops.pool import (  # noqa: E402
+    AvgPool,
+    AvgPoolGrad,
+    MaxPool,
+    MaxPoolGrad,
+    MaxPoolRop,
+    max_pool_c01b,
+)
+from convnet_ops.probabilistic_max_pooling import (  # noqa: E402
+    ProbMaxPool,
+    ProbMaxPoolGrad,
+    prob_max_pool_c01b,
+)
 from convnet_ops.response_norm import CrossMapNorm, CrossMapNormUndo  # noqa: E402
+from convnet_ops.stochastic_pool import (  # noqa: E402
+    StochasticMaxPool,
+    StochasticMaxPoolGrad,
+    WeightedMaxPool,
+    WeightedMaxPoolGrad,
+    stochastic_max_pool_c01b,
+    weighted_max_pool_c01b,
+)
 from convnet_ops.version import __version__  # noqa: E402
 from convnet_ops.weight_acts import WeightActs  # noqa: E402
 
 __all__ = [
+    "AvgPool",
+    "AvgPoolGrad",
     "CrossMapNorm",
     "CrossMapNormUndo",
     "FilterActs",
@@ -21,11 +43,20 @@ __all__ = [
     "MaxPool",
     "MaxPoolGrad",
     "MaxPoolRop",
+    "ProbMaxPool",
+    "ProbMaxPoolGrad",
+    "StochasticMaxPool",
+    "StochasticMaxPoolGrad",
     "WeightActs",
+    "WeightedMaxPool",
+    "WeightedMaxPoolGrad",
     "__version__",
     "bc01_to_c01b",
     "c01b_to_bc01",
     "gpu_contiguous",
     "max_pool_c01b",
     "opt",
+    "prob_max_pool_c01b",
+    "stochastic_max_pool_c01b",
+    "weighted_max_pool_c01b",
 ]

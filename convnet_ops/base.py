@@ -105,6 +105,14 @@ class ConvnetOp(COp):
         return variable.astype("int64")
 
 
+class FirstOutputOp(ConvnetOp):
+    """An op whose call gives its first output; with return_list=True, as in all of Theano, the list of all of them."""
+
+    def __call__(self, *inputs, return_list=False, **options):
+        outputs = super().__call__(*inputs, return_list=True, **options)
+        return outputs if return_list else outputs[0]
+
+
 class ExpressedOp(ConvnetOp):
     """An op whose higher derivatives are those of an expression in other ops: it has an R_op, and `expression_L_op`.
 

@@ -61,10 +61,13 @@ class KernelFamily(object):
 
     @property
     def arguments(self):
-        """The members of the argument struct, in order."""
-        body = re.search(r"struct %s \{(.*?)\n\};" % self.struct, self.source, re.DOTALL)
-        arguments = []
-        for line in body.group(1).splitlines():
+        """The members of the argument struct, in order, those of the struct that it is derived from first."""
+        return self._members(self.struct)
+
+    def _members(self, struct):
+        base, body = re.search(r"struct %s(?: : (\w+))? \{(.*?)\n\};" % struct, self.source, re.DOTALL).groups()
+        arguments = self._members(base) if base else []
+        for line in body.splitlines():
             code = line.split("//")[0].strip()
             if code:
                 kind, name = _MEMBER.match(code).groups()

@@ -4,19 +4,17 @@ Importing this module registers them, where pygpu is installed. They are Theano'
 its optimizers (graph at a time, node at a time) know them, and no transfer is left between ops that moved.
 """
 
-from convnet_ops.filter_acts import FilterActs, GpuFilterActs
-from convnet_ops.img_acts import GpuImageActs, ImageActs
-from convnet_ops.layout import Contiguous, ContiguousOnGpu
-from convnet_ops.pool import GpuMaxPool, GpuMaxPoolGrad, GpuMaxPoolRop, MaxPool, MaxPoolGrad, MaxPoolRop
-from convnet_ops.response_norm import (
-    CrossMapNorm,
-    CrossMapNormUndo,
-    CrossMapSum,
-    GpuCrossMapNorm,
-    GpuCrossMapNormUndo,
-    GpuCrossMapSum,
+from convnet_ops import (
+    filter_acts,
+    img_acts,
+    pool,
+    probabilistic_max_pooling,
+    response_norm,
+    stochastic_pool,
+    weight_acts,
 )
-from convnet_ops.weight_acts import GpuWeightActs, WeightActs
+from convnet_ops.base import GpuOp
+from convnet_ops.layout import Contiguous, ContiguousOnGpu
 from theano.compile import optdb
 from theano.gof import TopoOptimizer, local_optimizer
 from theano.gof.opt import copy_stack_trace
@@ -24,17 +22,22 @@ from theano.gpuarray.basic_ops import HostFromGpu, as_gpuarray_variable
 from theano.gpuarray.opt import op_lifter, register_opt, register_opt2
 from theano.gpuarray.type import GpuArrayType
 
-GPU_TWINS = {
-    FilterActs: GpuFilterActs,
-    ImageActs: GpuImageActs,
-    WeightActs: GpuWeightActs,
-    MaxPool: GpuMaxPool,
-    MaxPoolGrad: GpuMaxPoolGrad,
-    MaxPoolRop: GpuMaxPoolRop,
-    CrossMapNorm: GpuCrossMapNorm,
-    CrossMapNormUndo: GpuCrossMapNormUndo,
-    CrossMapSum: GpuCrossMapSum,
-}
+
+def gpu_twins(*modules):
+    """{op: its GPU twin} of all ops of some modules."""
+    twins = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, GpuOp) and value.__module__ == module.__name__
+    ]
+    # class GpuX(GpuOp, X)
+    return {twin.__bases__[1]: twin for twin in twins}
+
+
+GPU_TWINS = gpu_twins(
+    filter_acts, img_acts, weight_acts, pool, stochastic_pool, probabilistic_max_pooling, response_norm
+)
 
 
 @register_opt("fast_compile")

@@ -1,12 +1,14 @@
-"""MaxPool and its derivatives.
+"""MaxPool, AvgPool and their derivatives, and what all pooling ops share.
 
-CPU code: c_code/pool.c, GPU host code: c_code/max_pool*_gpu.c, kernels: cuda/pool.cu.
+CPU code: c_code/pool.c and avg_pool.c, GPU host code: c_code/*_pool*_gpu.c, kernels: cuda/pool.cu.
 """
 
 from convnet_ops import shapes
 from convnet_ops.base import ConvnetOp, GpuOp, gpu_params, like
 from convnet_ops.kernels import KernelFamily, Row
 from theano.gof import ParamsType
+from theano.gradient import DisconnectedType
+from theano.scalar import bool as bool_t
 from theano.scalar import int64
 
 
@@ -35,7 +37,6 @@ class BasePool(ConvnetOp):
     """
 
     __props__ = ("ds", "stride", "start", "outputs")
-    c_file = "pool.c"
     params_type = ParamsType(
         ds_y=int64,
         ds_x=int64,
@@ -59,7 +60,7 @@ class BasePool(ConvnetOp):
 
     def like_this(self, op_class):
         """The op of another derivative with the arguments of this one."""
-        return op_class(**{name: getattr(self, name) for name in BasePool.__props__})
+        return op_class(**{name: getattr(self, name) for name in op_class.__props__})
 
     def output_shape(self, images):
         """The shape of the pooled images, from theirs."""
@@ -102,6 +103,7 @@ class MaxPool(BasePool):
         No room for the output.
     """
 
+    c_file = "pool.c"
     c_function = "max_pool"
 
     def convert_inputs(self, images):
@@ -141,6 +143,7 @@ class MaxPoolGrad(BasePool):
     Errors and limits are those of MaxPool; maxout or gz of another shape than MaxPool's output is a ValueError too.
     """
 
+    c_file = "pool.c"
     c_function = "max_pool_grad"
 
     def convert_inputs(self, images, maxout, gz):
@@ -180,6 +183,7 @@ class MaxPoolRop(BasePool):
     Errors and limits are those of MaxPool; eval_point of another shape than images is a ValueError too.
     """
 
+    c_file = "pool.c"
     c_function = "max_pool_rop"
 
     def convert_inputs(self, images, eval_point):
@@ -220,33 +224,209 @@ def max_pool_c01b(c01b, pool_shape, pool_stride, start=0):
     return MaxPool(pool_shape, pool_stride, start)(c01b)
 
 
-def _families(name):
+class AvgPool(BasePool):
+    """Average of each window, in the c01b layout (cuda-convnet's `convLocalPool` with AvgPooler).
+
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+
+    Notes
+    -----
+    Called with (images):
+
+    images : (C, H, W, N), float32 or float64
+    returns : (C, OH, OW, N)
+        The sum over each window, over the number of its pixels that lie inside the image.
+
+    Errors and limits are those of MaxPool.
+    """
+
+    c_file = "avg_pool.c"
+    c_function = "avg_pool"
+    params_type = BasePool.params_type.extended(average=bool_t)
+    average = True
+
+    def convert_inputs(self, images):
+        return self.as_arrays(images=images)
+
+    def infer_shape(self, node, input_shapes):
+        return [self.output_shape(input_shapes[0])]
+
+    def grad(self, inputs, output_gradients):
+        (images,) = inputs
+        gradient = self.like_this(AvgPoolGrad if self.average else SumPoolGrad)
+        return [like(images, gradient(output_gradients[0], images.shape[1:3]))]
+
+    def R_op(self, inputs, eval_points):
+        return [None if eval_points[0] is None else self(eval_points[0])]
+
+
+class SumPool(AvgPool):
+    """Sum of each window: AvgPool without the division."""
+
+    average = False
+
+
+class PoolGradOfShape(BasePool):
+    """Base class of gradients that do not need the images, only their size: output_shape = (H, W)."""
+
+    def output_broadcasts(self, inputs):
+        gz = inputs[0]
+        return [(gz.broadcastable[0], False, False, gz.broadcastable[3])]
+
+    def infer_shape(self, node, input_shapes):
+        gz, output_shape = input_shapes[0], node.inputs[-1]
+        return [(gz[0], output_shape[0], output_shape[1], gz[3])]
+
+
+class AvgPoolGrad(PoolGradOfShape):
+    """Gradient of AvgPool (cuda-convnet's `convLocalAvgUndo`).
+
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+
+    Notes
+    -----
+    Called with (gz, output_shape):
+
+    gz : (C, OH, OW, N), float32 or float64
+        The gradient of AvgPool's output.
+    output_shape : (H, W)
+        The images' size: two ints, two scalars or a vector.
+    returns : (C, H, W, N)
+        For every pixel the sum over its windows of gz over the number of the window's pixels inside the image.
+
+    Errors and limits are those of MaxPool; gz of another shape than AvgPool's output is a ValueError too.
+    """
+
+    c_file = "avg_pool.c"
+    c_function = "avg_pool_grad"
+    params_type = BasePool.params_type.extended(average=bool_t)
+    average = True
+
+    def convert_inputs(self, gz, output_shape):
+        return self.as_arrays(gz=gz) + [self.as_size("output_shape", output_shape)]
+
+    def connection_pattern(self, node):
+        return [[True], [False]]
+
+    def grad(self, inputs, output_gradients):
+        pool = self.like_this(AvgPool if self.average else SumPool)
+        return [like(inputs[0], pool(output_gradients[0])), DisconnectedType()()]
+
+    def R_op(self, inputs, eval_points):
+        return [None if eval_points[0] is None else self(eval_points[0], inputs[1])]
+
+
+class SumPoolGrad(AvgPoolGrad):
+    """Gradient of SumPool: every pixel takes the sum of its windows' gradients."""
+
+    average = False
+
+
+def window_rows(name):
+    """The rows of a kernel that reads windows: those that know a window of 2 x 2 or 3 x 3, and those for any."""
     rows = [
-        Row("n4", name + "<4>", threads=256, tile_n=1024, vec_n=4, weight=100),
-        Row("plain", name + "<1>", threads=256, tile_n=256, weight=50),
+        Row(
+            "n%d_%d" % (vec, window),
+            "%s<%d, %d>" % (name, vec, window),
+            256,
+            1,
+            1,
+            256 * vec,
+            1,
+            vec,
+            0,
+            weight,
+            window,
+        )
+        for vec, weight in ((4, 120), (1, 60))
+        for window in (2, 3)
     ]
-    return (KernelFamily(name, ["pool.cu"], "PoolArgs", rows),)
+    return rows + any_window_rows(name, "<%d, 0>")
+
+
+def gradient_rows(name):
+    """The rows of a kernel that spreads windows over pixels: by tiles for 2/2 and 3/2, else pixel by pixel."""
+    rows = [
+        Row(
+            "n%d_%d_%d" % (vec, window, stride),
+            "%s_tiles<%d, %d, %d>" % (name, vec, window, stride),
+            threads=256,
+            tile_n=256 * vec,
+            vec_n=vec,
+            weight=weight,
+            window=window,
+            stride=stride,
+        )
+        for vec, weight in ((4, 120), (1, 60))
+        for window, stride in ((2, 2), (3, 2))
+    ]
+    return rows + any_window_rows(name, "<%d>")
+
+
+def any_window_rows(name, template):
+    """The rows of a kernel for windows of any size: loads of 4 images, and of 1."""
+    return [
+        Row("n4", name + template % 4, threads=256, tile_n=1024, vec_n=4, weight=100),
+        Row("plain", name + template % 1, threads=256, tile_n=256, weight=50),
+    ]
+
+
+def pool_family(name, rows, struct, files=("pool.cu",)):
+    """The family of a kernel of `files`, as a twin's kernel_families."""
+    return (KernelFamily(name, ["pool.cuh"] + list(files), struct, rows),)
 
 
 class GpuMaxPool(GpuOp, MaxPool):
     """MaxPool on the GPU; the graph rewrites make it."""
 
     c_file = "max_pool_gpu.c"
-    params_type = gpu_params(BasePool.params_type)
-    kernel_families = _families("max_pool")
+    params_type = gpu_params(MaxPool.params_type)
+    kernel_families = pool_family("max_pool", window_rows("max_pool"), "MaxPoolArgs")
 
 
 class GpuMaxPoolGrad(GpuOp, MaxPoolGrad):
     """MaxPoolGrad on the GPU; the graph rewrites make it."""
 
     c_file = "max_pool_grad_gpu.c"
-    params_type = gpu_params(BasePool.params_type)
-    kernel_families = _families("max_pool_grad")
+    params_type = gpu_params(MaxPoolGrad.params_type)
+    kernel_families = pool_family("max_pool_grad", gradient_rows("max_pool_grad"), "MaxPoolGradArgs")
 
 
 class GpuMaxPoolRop(GpuOp, MaxPoolRop):
     """MaxPoolRop on the GPU; the graph rewrites make it."""
 
     c_file = "max_pool_rop_gpu.c"
-    params_type = gpu_params(BasePool.params_type)
-    kernel_families = _families("max_pool_rop")
+    params_type = gpu_params(MaxPoolRop.params_type)
+    kernel_families = pool_family("max_pool_rop", any_window_rows("max_pool_rop", "<%d, 0>"), "MaxPoolRopArgs")
+
+
+class GpuAvgPool(GpuOp, AvgPool):
+    """AvgPool on the GPU; the graph rewrites make it."""
+
+    c_file = "avg_pool_gpu.c"
+    params_type = gpu_params(AvgPool.params_type)
+    kernel_families = pool_family("avg_pool", window_rows("avg_pool"), "AvgPoolArgs")
+
+
+class GpuSumPool(GpuOp, SumPool):
+    """SumPool on the GPU; the graph rewrites make it."""
+
+    c_file = GpuAvgPool.c_file
+    params_type = GpuAvgPool.params_type
+    kernel_families = GpuAvgPool.kernel_families
+
+
+class GpuAvgPoolGrad(GpuOp, AvgPoolGrad):
+    """AvgPoolGrad on the GPU; the graph rewrites make it."""
+
+    c_file = "avg_pool_grad_gpu.c"
+    params_type = gpu_params(AvgPoolGrad.params_type)
+    kernel_families = pool_family("avg_pool_grad", gradient_rows("avg_pool_grad"), "AvgPoolGradArgs")
+
+
+class GpuSumPoolGrad(GpuOp, SumPoolGrad):
+    """SumPoolGrad on the GPU; the graph rewrites make it."""
+
+    c_file = GpuAvgPoolGrad.c_file
+    params_type = GpuAvgPoolGrad.params_type
+    kernel_families = GpuAvgPoolGrad.kernel_families

@@ -92,12 +92,7 @@ def weight_acts(images, hid_grads, output_shape, pad=0, stride=1, groups=1):
 def max_pool(images, ds, stride, start=0, outputs=0):
     """The maximum of each window; NaN if the window has one."""
     images = np.asarray(images, "float64")
-    windows = pool_windows(images.shape, ds, stride, start, outputs)
-    out = np.empty((images.shape[0], len(windows), len(windows[0]), images.shape[3]))
-    for y, row in enumerate(windows):
-        for x, window in enumerate(row):
-            out[:, y, x] = images[window].max(axis=(1, 2))
-    return out
+    return _pooled(images, lambda window: window.max(axis=(1, 2)), ds, stride, start, outputs)
 
 
 def max_pool_grad(images, maxout, gz, ds, stride, start=0, outputs=0):
@@ -121,6 +116,170 @@ def max_pool_rop(images, eval_point, ds, stride, start=0, outputs=0):
             at_maximum = images[window] == maxout[:, y, x][:, None, None]
             out[:, y, x] = (at_maximum * eval_point[window]).sum(axis=(1, 2))
     return out
+
+
+def avg_pool(images, ds, stride, start=0, outputs=0):
+    """The average of each window, over its pixels inside the image."""
+    images = np.asarray(images, "float64")
+    return _pooled(images, lambda window: window.mean(axis=(1, 2)), ds, stride, start, outputs)
+
+
+def sum_pool(images, ds, stride, start=0, outputs=0):
+    """The sum of each window."""
+    images = np.asarray(images, "float64")
+    return _pooled(images, lambda window: window.sum(axis=(1, 2)), ds, stride, start, outputs)
+
+
+def avg_pool_grad(gz, output_shape, ds, stride, start=0, outputs=0, average=True):
+    """Every pixel gets the gradients of its windows, each over the window's pixels inside the image if `average`."""
+    gz = np.asarray(gz, "float64")
+    gradient = np.zeros((gz.shape[0],) + tuple(output_shape) + (gz.shape[3],))
+    for y, row in enumerate(pool_windows(gradient.shape, ds, stride, start, outputs)):
+        for x, window in enumerate(row):
+            count = gradient[window][0, :, :, 0].size if average else 1
+            gradient[window] += gz[:, y, x][:, None, None] / count
+    return gradient
+
+
+def philox(counter, key):
+    """Philox 4x32-10 of Salmon et al. 2011: 4 random words of 4 words of counter and 2 of key, all in uint64."""
+    mask, words = np.uint64(0xFFFFFFFF), [np.asarray(word, "uint64") for word in counter]
+    low, high = (np.uint64(word) for word in key)
+    for _ in range(10):
+        one, other = np.uint64(0xD2511F53) * words[0], np.uint64(0xCD9E8D57) * words[2]
+        words = [
+            (other >> np.uint64(32)) ^ words[1] ^ low,
+            other & mask,
+            (one >> np.uint64(32)) ^ words[3] ^ high,
+            one & mask,
+        ]
+        low, high = (low + np.uint64(0x9E3779B9)) & mask, (high + np.uint64(0xBB67AE85)) & mask
+    return words
+
+
+def unit_intervals(shape, seed, draw):
+    """For element e of an array of that shape word e % 4 of the counter (e // 4, draw), its upper 24 bits in [0, 1)."""
+    size = int(np.prod(shape))
+    blocks = np.arange((size + 3) // 4, dtype="uint64")
+    words = philox([blocks & 0xFFFFFFFF, blocks >> 32, draw & 0xFFFFFFFF, draw >> 32], [seed & 0xFFFFFFFF, seed >> 32])
+    drawn = np.stack(words, axis=1).reshape(-1)[:size] >> np.uint64(8)
+    return (drawn * 2.0**-24).reshape(shape)
+
+
+def stochastic_max_pool(images, ds, stride, start=0, outputs=0, seed=1234, draw=0):
+    """(pooled, positions): one value of each window, drawn in proportion to it, and its number in the window.
+
+    Unlike the rest of this file it computes in the images' dtype, adding in the window's order: on which value a random
+    number falls must not depend on rounding.
+    """
+    images = np.asarray(images)
+    windows = pool_windows(images.shape, ds, stride, start, outputs)
+    shape = images.shape[0], len(windows), len(windows[0]), images.shape[3]
+    pooled, positions = np.zeros(shape, images.dtype), np.full(shape, -1, "int32")
+    chances = unit_intervals(shape, seed, draw).astype(images.dtype)
+    for y, row in enumerate(windows):
+        for x, window in enumerate(row):
+            top, left = (first + i * step for i, first, step in zip((y, x), as_pair(start), as_pair(stride)))
+            pixels = [(i, j) for i in range(*window[1].indices(2**31)) for j in range(*window[2].indices(2**31))]
+            weights = _weights(np.stack([images[:, i, j] for i, j in pixels]))
+            total = np.zeros_like(weights[0])
+            for weight in weights:
+                total += weight
+            pooled[:, y, x] = np.where(np.isnan(total), total, 0)
+            before = np.zeros_like(total)
+            for (i, j), weight in zip(pixels, weights):
+                drawn = (weight > 0) & (before <= chances[:, y, x] * total)
+                pooled[:, y, x] = np.where(drawn, images[:, i, j], pooled[:, y, x])
+                number = (i - top) * as_pair(ds)[1] + j - left
+                positions[:, y, x] = np.where(drawn, number, positions[:, y, x])
+                before += weight
+    return pooled, positions
+
+
+def _weights(values):
+    """What the values of windows (pixel, channel, image) weigh.
+
+    Negative ones weigh nothing; infinite ones 1, and beside them nothing else does; sums must not overflow.
+    """
+    weights = np.where(values < 0, values.dtype.type(0), values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        too_much = np.isposinf(np.add.reduce(weights))
+    infinite = np.isposinf(values)
+    weights = np.where(too_much, weights * values.dtype.type(2.0**-64), weights)
+    return np.where(too_much & infinite.any(axis=0), infinite.astype(values.dtype), weights)
+
+
+def stochastic_max_pool_grad(positions, gz, output_shape, ds, stride, start=0, outputs=0):
+    """Every pixel gets the gradients of the windows that drew it."""
+    gz = np.asarray(gz, "float64")
+    gradient = np.zeros((gz.shape[0],) + tuple(output_shape) + (gz.shape[3],))
+    for output, pixel in _drawn_pixels(positions, ds, stride, start):
+        gradient[pixel] += gz[output]
+    return gradient
+
+
+def stochastic_max_pool_rop(eval_point, positions, ds, stride, start=0, outputs=0):
+    """The direction where each window drew."""
+    out = np.zeros(positions.shape)
+    for output, pixel in _drawn_pixels(positions, ds, stride, start):
+        out[output] = eval_point[pixel]
+    return out
+
+
+def _drawn_pixels(positions, ds, stride, start):
+    """(index of an output, index of the pixel that it drew)."""
+    for channel, y, x, image in np.argwhere(np.asarray(positions) >= 0):
+        row, col = divmod(int(positions[channel, y, x, image]), as_pair(ds)[1])
+        row += as_pair(start)[0] + y * as_pair(stride)[0]
+        col += as_pair(start)[1] + x * as_pair(stride)[1]
+        yield (channel, y, x, image), (channel, row, col, image)
+
+
+def weighted_max_pool(images, ds, stride, start=0, outputs=0):
+    """(weighted, sums): the sum of squares over the sum of each window, negative values counting as 0; the sum."""
+    weights = np.maximum(np.asarray(images, "float64"), 0)
+    sums = sum_pool(weights, ds, stride, start, outputs)
+    squares = sum_pool(weights**2, ds, stride, start, outputs)
+    return np.divide(squares, sums, out=np.zeros_like(sums), where=sums != 0), sums
+
+
+def weighted_max_pool_grad(images, gz, ds, stride, start=0, outputs=0):
+    """(2 * a - weighted) / sum for each value a >= 0 of a window, times the window's gradient."""
+    images, gz = np.asarray(images, "float64"), np.asarray(gz, "float64")
+    weighted, sums = weighted_max_pool(images, ds, stride, start, outputs)
+    gradient = np.zeros(images.shape)
+    for y, row in enumerate(pool_windows(images.shape, ds, stride, start, outputs)):
+        for x, window in enumerate(row):
+            total, output, top = (array[:, y, x][:, None, None] for array in (sums, weighted, gz))
+            scaled = np.divide(top, total, out=np.zeros_like(top), where=total != 0)
+            gradient[window] += np.where(
+                (images[window] < 0) | (scaled == 0), 0, scaled * (2 * images[window] - output)
+            )
+    return gradient
+
+
+def prob_max_pool(z, top_down, ds, start=0, outputs=0):
+    """(p, h): the probabilities that any pixel of each block is on, and that each pixel is."""
+    z, top_down = np.asarray(z, "float64"), np.asarray(top_down, "float64")
+    p, h = np.empty(top_down.shape), np.zeros(z.shape)
+    for y, row in enumerate(pool_windows(z.shape, ds, ds, start, outputs)):
+        for x, window in enumerate(row):
+            exponents = np.maximum(z[window].max(axis=(1, 2)), -top_down[:, y, x])[:, None, None]
+            pixels = np.exp(z[window] - exponents)
+            off = np.exp(-top_down[:, y, x] - exponents[:, 0, 0])
+            denom = off + pixels.sum(axis=(1, 2))
+            h[window] = pixels / denom[:, None, None]
+            p[:, y, x] = pixels.sum(axis=(1, 2)) / denom
+    return p, h
+
+
+def prob_max_pool_grad(z, top_down, gp, gh, ds, start=0, outputs=0):
+    """(gradient of z, gradient of top_down) of the gradients of p and h."""
+    gp, gh = np.asarray(gp, "float64"), np.asarray(gh, "float64")
+    p, h = prob_max_pool(z, top_down, ds, start, outputs)
+    weighted = sum_pool(h * gh, ds, ds, start, outputs)
+    inner = avg_pool_grad((1 - p) * gp - weighted, h.shape[1:3], ds, ds, start, outputs, average=False)
+    return h * (gh + inner), (1 - p) * (p * gp + weighted)
 
 
 def channel_windows(channels, size_f, blocked):
@@ -153,6 +312,16 @@ def cross_map_norm_undo(images, acts, denoms, dout, size_f, add_scale, pow_scale
     images, acts, denoms, dout = (np.asarray(array, "float64") for array in (images, acts, denoms, dout))
     out_acts = -2 * add_scale * pow_scale * dout * acts / denoms
     return dout * denoms**-pow_scale + images * cross_map_sum(out_acts, size_f, blocked, True), out_acts
+
+
+def _pooled(images, reduce, ds, stride, start, outputs):
+    """`reduce` of each window."""
+    windows = pool_windows(images.shape, ds, stride, start, outputs)
+    out = np.empty((images.shape[0], len(windows), len(windows[0]), images.shape[3]))
+    for y, row in enumerate(windows):
+        for x, window in enumerate(row):
+            out[:, y, x] = reduce(images[window])
+    return out
 
 
 def pool_windows(images_shape, ds, stride, start=0, outputs=0):

@@ -34,15 +34,15 @@ __device__ __forceinline__ Divisor device_divisor(int value) {
   return divisor;
 }
 
-// kVec (1 or 4) adjacent floats, moved at once; 4 of them want an address divisible by 16.
-template <int kVec>
+// kVec (1 or 4) adjacent floats or ints, moved at once; 4 of them want an address divisible by 16.
+template <int kVec, typename T = float>
 struct Values {
-  float value[kVec];
+  T value[kVec];
 };
 
-template <int kVec>
-__device__ __forceinline__ Values<kVec> load_values(const float *source) {
-  Values<kVec> result;
+template <int kVec, typename T>
+__device__ __forceinline__ Values<kVec, T> load_values(const T *source) {
+  Values<kVec, T> result;
   if (kVec == 4) {
     *(float4 *)result.value = *(const float4 *)source;
   } else {
@@ -51,13 +51,21 @@ __device__ __forceinline__ Values<kVec> load_values(const float *source) {
   return result;
 }
 
-template <int kVec>
-__device__ __forceinline__ void store_values(float *target, const Values<kVec> &values) {
+template <int kVec, typename T>
+__device__ __forceinline__ void store_values(T *target, const Values<kVec, T> &values) {
   if (kVec == 4) {
     *(float4 *)target = *(const float4 *)values.value;
   } else {
     *target = values.value[0];
   }
+}
+
+template <int kVec>
+__device__ __forceinline__ Values<kVec> all_values(float value) {
+  Values<kVec> result;
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) result.value[j] = value;
+  return result;
 }
 
 // Copies kFloats (1 or 4) floats from global to shared memory, or stores zeros where `valid` is false. Both addresses

@@ -13,10 +13,10 @@ int APPLY_SPECIFIC(max_pool)(PyGpuArrayObject *images, PyGpuArrayObject **out, P
   const npy_int64 out_dims[4] = {s.channels, s.out_rows, s.out_cols, s.n};
   const ContiguousGpuArray image_array(images);
   if (image_array.failed() || prepare_output(op, "output", out, 4, out_dims, params->context) != 0) return -1;
-  PoolArgs args;
-  args.images = args.maxout = args.values = device_array(image_array.get());
+  PyGpuArrayObject *const arrays[] = {image_array.get(), *out};
+  MaxPoolArgs args;
+  args.images = device_array(image_array.get());
   args.out = device_array(*out);
-  return launch_pool(
-      max_pool_rows(), s, s.out_rows, s.out_cols, vector_width(s.n, image_array.get(), *out), &args, params->context,
-      [&](int row, const size_t *grid) { return max_pool_launch(row, grid, &args, params->context); });
+  return launch_pool(max_pool_rows(), s, kOverOutputs, arrays, 2, &args, params->context,
+                     [&](int row, const size_t *grid) { return max_pool_launch(row, grid, &args, params->context); });
 }

@@ -21,14 +21,13 @@ int APPLY_SPECIFIC(max_pool_grad)(PyGpuArrayObject *images, PyGpuArrayObject *ma
   if (image_array.failed() || maxout_array.failed() || grad_array.failed() ||
       prepare_output(op, "output", out, 4, dims, params->context) != 0)
     return -1;
-  const int vec = vector_width(s.n, image_array.get(), maxout_array.get());
-  PoolArgs args;
+  PyGpuArrayObject *const arrays[] = {image_array.get(), maxout_array.get(), grad_array.get(), *out};
+  MaxPoolGradArgs args;
   args.images = device_array(image_array.get());
   args.maxout = device_array(maxout_array.get());
-  args.values = device_array(grad_array.get());
+  args.grads = device_array(grad_array.get());
   args.out = device_array(*out);
   return launch_pool(
-      max_pool_grad_rows(), s, s.rows, s.cols, vec == 4 ? vector_width(s.n, grad_array.get(), *out) : 1, &args,
-      params->context,
+      max_pool_grad_rows(), s, kOverPixels, arrays, 4, &args, params->context,
       [&](int row, const size_t *grid) { return max_pool_grad_launch(row, grid, &args, params->context); });
 }

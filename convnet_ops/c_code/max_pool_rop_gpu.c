@@ -19,13 +19,12 @@ int APPLY_SPECIFIC(max_pool_rop)(PyGpuArrayObject *images, PyGpuArrayObject *dir
   if (image_array.failed() || direction_array.failed() ||
       prepare_output(op, "output", out, 4, out_dims, params->context) != 0)
     return -1;
-  const int vec = vector_width(s.n, image_array.get(), direction_array.get());
-  PoolArgs args;
-  args.images = args.maxout = device_array(image_array.get());
-  args.values = device_array(direction_array.get());
+  PyGpuArrayObject *const arrays[] = {image_array.get(), direction_array.get(), *out};
+  MaxPoolRopArgs args;
+  args.images = device_array(image_array.get());
+  args.direction = device_array(direction_array.get());
   args.out = device_array(*out);
   return launch_pool(
-      max_pool_rop_rows(), s, s.out_rows, s.out_cols, vec == 4 ? vector_width(s.n, *out, NULL) : 1, &args,
-      params->context,
+      max_pool_rop_rows(), s, kOverOutputs, arrays, 3, &args, params->context,
       [&](int row, const size_t *grid) { return max_pool_rop_launch(row, grid, &args, params->context); });
 }

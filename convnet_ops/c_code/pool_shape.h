@@ -69,4 +69,23 @@ static inline int check_dims(const char *op, const char *argument, const npy_int
   return -1;
 }
 
+// For gradients without images: gz is (channels, out_rows, out_cols, n); output_shape, of `count` elements, says the pixels.
+template <typename Params>
+static inline int pool_grad_shape(const char *op, const char *argument, const npy_int64 *grads,
+                                  const npy_int64 *output_shape, npy_int64 count, const Params *params, PoolShape *s) {
+  if (check_not_empty(op, argument, grads) != 0 || check_positive_size(op, output_shape, count) != 0) return -1;
+  const npy_int64 images[4] = {grads[0], output_shape[0], output_shape[1], grads[3]};
+  if (pool_shape(op, images, params, s) != 0) return -1;
+  const npy_int64 outputs[4] = {s->channels, s->out_rows, s->out_cols, s->n};
+  return check_dims(op, argument, grads, outputs);
+}
+
+// Positions number the pixels of a window with 32 bits.
+static inline int check_window_numbers(const char *op, const PoolShape &s) {
+  if (s.ds_y <= 2147483647 / s.ds_x) return 0;
+  PyErr_Format(PyExc_ValueError, "%s: ds is (%lld, %lld); its product must be less than 2**31", op, (long long)s.ds_y,
+               (long long)s.ds_x);
+  return -1;
+}
+
 #endif
