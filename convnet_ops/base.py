@@ -125,15 +125,13 @@ class ExpressedOp(ConvnetOp):
 
     def expression_L_op(self, inputs, outputs, output_gradients):
         connected = [i for i, g in enumerate(output_gradients) if not isinstance(g.type, DisconnectedType)]
-        gradients = self._derived(
-            inputs,
-            lambda free, results: T.Lop(
-                [results[i] for i in connected],
-                free,
-                [output_gradients[i] for i in connected],
-                disconnected_inputs="ignore",
-            ),
-        )
+
+        # The gradient of one number, not T.Lop: to that an output that another one is computed from is a constant.
+        def derive(free, results):
+            products = [(results[i] * output_gradients[i]).sum() for i in connected]
+            return T.grad(sum(products[1:], products[0]), free, disconnected_inputs="ignore")
+
+        gradients = self._derived(inputs, derive)
         return [like(variable, gradient) for variable, gradient in zip(inputs, gradients)]
 
     def R_op(self, inputs, eval_points):

@@ -54,7 +54,9 @@ class NormCase(object):
     def run(self, op, processor, *arrays):
         row = row_of(op, processor)
         positions = int(np.prod(self.problem.images[1:]))
-        return processor.run(op, *arrays, allowed=row is None or row.vec_n == 1 or positions % 4 == 0)
+        window = 0 if self.problem.blocked else self.problem.size_f
+        allowed = row is None or (positions % row.vec_n == 0 and row.window in (0, window))
+        return processor.run(op, *arrays, allowed=allowed)
 
 
 def test_cpu():
@@ -99,6 +101,7 @@ def norm_functions(arguments):
         "both": (lambda x: sum(norm(x)), [images]),
         "undo": (lambda *v: undo(*v)[0], [images, other, denoms, dout]),
         "out_acts": (lambda *v: undo(*v)[1], [images, other, denoms, dout]),
+        "undo, both": (lambda *v: sum(undo(*v)), [images, other, denoms, dout]),
         "sum": (CrossMapSum(arguments[0], arguments[3], True), [images]),
     }
 

@@ -21,8 +21,11 @@ int APPLY_SPECIFIC(cross_map_norm)(PyGpuArrayObject *images, PyGpuArrayObject **
   args.denoms = device_array(*denoms);
   args.add_scale = (float)params->add_scale;
   args.pow_scale = (float)params->pow_scale;
-  return launch_norm(cross_map_norm_rows(), dims, channel_window(params->size_f, params->blocked, false),
-                     position_width(dims, arrays, 3), &args, true, params->context, [&](int row, const size_t *grid) {
+  const GpuRows table = cross_map_norm_rows();
+  const ChannelWindow window = channel_window(params->size_f, params->blocked, false);
+  return launch_norm(table, dims, window, position_width(dims, arrays, 3), &args, params->context,
+                     [&](int row, size_t *grid) {
+                       set_chunk(table.rows[row], dims[0], window, params->context, &args, grid);
                        return cross_map_norm_launch(row, grid, &args, params->context);
                      });
 }

@@ -39,7 +39,7 @@ int APPLY_SPECIFIC(cross_map_norm_undo)(PyGpuArrayObject *images, PyGpuArrayObje
   args.add_scale = (float)params->add_scale;
   args.pow_scale = (float)params->pow_scale;
   return launch_norm(cross_map_norm_undo_rows(), dims, channel_window(params->size_f, params->blocked, true),
-                     position_width(dims, arrays, 6), &args, false, params->context, [&](int row, const size_t *grid) {
+                     position_width(dims, arrays, 6), &args, params->context, [&](int row, const size_t *grid) {
                        return cross_map_norm_undo_launch(row, grid, &args, params->context);
                      });
 }

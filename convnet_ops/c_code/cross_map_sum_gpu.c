@@ -15,8 +15,11 @@ int APPLY_SPECIFIC(cross_map_sum)(PyGpuArrayObject *images, PyGpuArrayObject **o
   SumArgs args;
   args.images = device_array(image_array.get());
   args.out = device_array(*out);
-  return launch_norm(cross_map_sum_rows(), dims, channel_window(params->size_f, params->blocked, params->transposed),
-                     position_width(dims, arrays, 2), &args, true, params->context, [&](int row, const size_t *grid) {
+  const GpuRows table = cross_map_sum_rows();
+  const ChannelWindow window = channel_window(params->size_f, params->blocked, params->transposed);
+  return launch_norm(table, dims, window, position_width(dims, arrays, 2), &args, params->context,
+                     [&](int row, size_t *grid) {
+                       set_chunk(table.rows[row], dims[0], window, params->context, &args, grid);
                        return cross_map_sum_launch(row, grid, &args, params->context);
                      });
 }
