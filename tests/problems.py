@@ -119,9 +119,29 @@ POOL_PROBLEMS = [
     _pool("more outputs", (2, 6, 6, 4), 3, 2, "outputs given: one window more than the ceil", outputs=3),
     _pool("whole image", (5, 4, 5, 3), (4, 5), 1, "global pooling"),
     _pool("1/1", (2, 3, 3, 4), 1, 1, "the identity"),
+    _pool("odd 3/2", (3, 9, 9, 1), 3, 2, "a batch of one"),
+    _pool("tall", (2, 40, 5, 4), 3, 2, "many tiles in a column of the gradient"),
+    _pool("2/2, start 1, outputs", (2, 11, 9, 4), 2, 2, "tiles before and after the windows", start=1, outputs=3),
     _pool("1x1 images", (4, 1, 1, 2), 1, 1, "nothing to slide over"),
     _pool("lenet", (32, 24, 24, 20), 2, 2, "first layer of the seed's LeNet", tier="full"),
     _pool("alexnet", (64, 55, 55, 8), 3, 2, "first layer of AlexNet", tier="full"),
+]
+
+# Blocks: the stride of a probabilistic pooling op is its ds.
+PROB_PROBLEMS = [
+    _pool("2", (3, 8, 8, 4), 2, 2, "blocks that fit"),
+    _pool("3", (2, 9, 6, 8), 3, 3, "larger ones"),
+    _pool("3, ceil", (2, 8, 7, 5), 3, 3, "the last blocks hang over both edges; an odd batch"),
+    _pool("rectangular", (2, 9, 8, 4), (3, 2), (3, 2), "blocks that are not square"),
+    _pool("start -1", (2, 7, 7, 4), 2, 2, "the first blocks are clipped", start=-1),
+    _pool("start -2, pair", (2, 6, 7, 4), (3, 4), (3, 4), "clipped to one row, to two columns", start=(-2, -2)),
+    _pool("start 1", (2, 8, 8, 3), 2, 2, "pixels before the first block, whose h is 0", start=1),
+    _pool("start 3", (2, 8, 9, 4), 2, 2, "more of them than a block holds", start=3),
+    _pool("fewer outputs", (2, 9, 9, 4), 2, 2, "pixels beyond the last block", outputs=2),
+    _pool("whole image", (5, 4, 5, 3), (4, 5), (4, 5), "one block"),
+    _pool("1", (2, 3, 3, 4), 1, 1, "blocks of one pixel: a sigmoid"),
+    _pool("large blocks", (2, 16, 16, 4), 8, 8, "64 pixels a block"),
+    _pool("many", (16, 24, 24, 12), 2, 2, "several blocks of threads", tier="full"),
 ]
 
 NORM_PROBLEMS = [
@@ -146,9 +166,9 @@ NORM_PROBLEMS = [
 
 if "CONVNET_OPS_TIERS" in os.environ:
     _chosen = os.environ["CONVNET_OPS_TIERS"].split(",")
-    CONV_PROBLEMS, POOL_PROBLEMS, NORM_PROBLEMS = (
+    CONV_PROBLEMS, POOL_PROBLEMS, PROB_PROBLEMS, NORM_PROBLEMS = (
         [problem for problem in table if problem.tier in _chosen]
-        for table in (CONV_PROBLEMS, POOL_PROBLEMS, NORM_PROBLEMS)
+        for table in (CONV_PROBLEMS, POOL_PROBLEMS, PROB_PROBLEMS, NORM_PROBLEMS)
     )
 
 # The layers of the benchmarks at their full size.

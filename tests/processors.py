@@ -28,9 +28,9 @@ class Processor(object):
     def run(self, op, *arrays, allowed=True):
         """What `op` computes from NumPy arrays: a list of NumPy arrays.
 
-        It runs twice, the second time into the same memory after that was filled with NaN, and both results must be the
-        same bits. Where the row is not `allowed` by the arrays' sizes, the op must refuse it; the results are then
-        those of the row that it chooses.
+        It runs twice, the second time into the same memory after that was filled with NaN (integers: with a number that
+        no op gives), and both results must be the same bits. Where the row is not `allowed` by the arrays' sizes, the
+        op must refuse it; the results are then those of the row that it chooses.
         """
         if not allowed:
             try:
@@ -49,7 +49,7 @@ class Processor(object):
             outputs = function(*values)
             first = [np.array(output) for output in outputs]
             for output in outputs:
-                output[...] = np.nan
+                output[...] = np.nan if output.dtype.kind == "f" else -12345
             again = function(*values)
         finally:
             os.environ.pop("CONVNET_OPS_VARIANT", None)
@@ -82,6 +82,14 @@ def row_of(op, processor):
     family = GPU_TWINS[type(op)].kernel_families[0]
     name = processor.variant.partition("=")[2]
     return next((row for row in family.rows if row.name == name), None)
+
+
+def row_allows(op, processor, size, window=0, stride=0):
+    """Whether the row that a processor forces takes arrays of `size` adjacent values, with that window and stride."""
+    row = row_of(op, processor)
+    if row is None:
+        return True
+    return size % row.vec_n == 0 and row.window in (0, window) and row.stride in (0, stride)
 
 
 def gpu_or_skip():
