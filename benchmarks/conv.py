@@ -32,6 +32,7 @@ from theano.tensor.nnet.abstract_conv import (  # noqa: E402
 )
 
 from benchmarks import environment  # noqa: E402
+from benchmarks.timing import relative_error, time_functions  # noqa: E402
 from tests import problems  # noqa: E402
 
 DIRECTIONS = ("fwd", "dimages", "dfilters")
@@ -156,36 +157,6 @@ class LayerBenchmark(object):
                     else plain,
                 )
         return errors
-
-
-def relative_error(out, reference):
-    reference = reference.astype("float64")
-    return float(np.linalg.norm(out - reference) / np.linalg.norm(reference))
-
-
-def time_functions(functions, repeats):
-    """{key: median milliseconds of one call}, interleaved."""
-    from pycuda import driver
-
-    calls = {}
-    for key, function in functions.items():
-        function.fn(n_calls=3)
-        calls[key] = max(3, int(20.0 / max(elapsed(driver, function, 3), 0.01)))
-    times = {key: [] for key in functions}
-    for _ in range(repeats):
-        for key, function in functions.items():
-            times[key].append(elapsed(driver, function, calls[key]))
-    return {key: float(np.median(values)) for key, values in times.items()}
-
-
-def elapsed(driver, function, calls):
-    """Milliseconds of one of `calls` calls. The events are on the default stream, which waits for gpuarray's."""
-    begin, end = driver.Event(), driver.Event()
-    begin.record()
-    function.fn(n_calls=calls)
-    end.record()
-    end.synchronize()
-    return begin.time_till(end) / calls
 
 
 def main(arguments):

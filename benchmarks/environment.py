@@ -21,17 +21,13 @@ def pycuda_on_theanos_context():
         context.pop()
 
 
-def describe():
-    """{"device", "driver", "date", "commit", "versions"} of this run."""
+def describe(device="cuda"):
+    """{"device", "driver", "date", "commit", "versions"} of this run; on the CPU "threads" in place of "driver"."""
     import convnet_ops
     import numpy
     import theano
-    from pycuda import driver
-    from theano.gpuarray.type import get_context
 
-    return {
-        "device": get_context(None).devname.strip(),
-        "driver": driver_version(),
+    description = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "versions": {
@@ -39,9 +35,28 @@ def describe():
             "theano": theano.__version__,
             "numpy": numpy.__version__,
             "python": "%d.%d.%d" % sys.version_info[:3],
-            "cuda": "%d.%d" % divmod(driver.get_driver_version() // 10, 100),
         },
     }
+    if device == "cpu":
+        description.update(device=processor(), threads=threads())
+    else:
+        from pycuda import driver
+        from theano.gpuarray.type import get_context
+
+        description.update(device=get_context(None).devname.strip(), driver=driver_version())
+        description["versions"]["cuda"] = "%d.%d" % divmod(driver.get_driver_version() // 10, 100)
+    return description
+
+
+def threads():
+    """How many threads OpenMP uses here."""
+    return int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0] or len(os.sched_getaffinity(0)))
+
+
+def processor():
+    with open("/proc/cpuinfo", encoding="utf-8") as info:
+        names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
+    return names[0] if names else "unknown"
 
 
 def commit():

@@ -1,182 +1,190 @@
-"""Times the ops that are bound by memory, on the GPU, beside Theano's own and a device-to-device copy.
+"""Times the ops that are bound by memory beside Theano's own, PyTorch's and a copy, on the GPU or the CPU.
 
-    python -m benchmarks.memory_ops RESULT.json
+    python -m benchmarks.memory_ops RESULT.json [--device cpu] [--torch-python PYTHON] [--ops MaxPool ...]
 
 GB/s counts the fewest bytes that must move: every input and every output once; the copy, what it reads and writes.
-Medians, interleaved, timed with CUDA events after a warm-up, on random data; results are checked against reference.py
-in float64 on a slice, after the outputs were filled with NaN.
+Medians of interleaved repeats, after a warm-up, on random data, each library in its own layout (PyTorch in the better
+of its two); a gradient is given what the forward pass has left. Our results and Theano's are checked against
+reference.py in float64 on a slice, after the outputs were filled with NaN.
+
+PyTorch, for which Theano's Python may be too old, runs in a process of its own, in turn with this one (torch_peer.py).
 """
 
 import argparse
+import contextlib
 import json
+import os
+import shlex
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
-import convnet_ops  # noqa: F401  (prepares Theano)
 import numpy as np
-import theano
-import theano.tensor as T
-from convnet_ops import CrossMapNorm, CrossMapNormUndo, MaxPool, MaxPoolGrad, reference
-from theano.compile.mode import Mode
-from theano.tensor.signal.pool import pool_2d
 
-from benchmarks import environment
-from benchmarks.conv import relative_error, time_functions
+from benchmarks import environment, timing
 
-# (channels, size, batch, window, stride); batch 100 and 129 are tails
-POOLS = [(64, 55, 128, 3, 2), (192, 27, 128, 3, 2), (256, 13, 128, 3, 2), (32, 24, 500, 2, 2), (64, 55, 100, 3, 2)]
-POOLS += [(64, 55, 129, 3, 2)]
-# (channels, size, batch)
-NORMS = [(64, 55, 128), (256, 27, 128), (64, 55, 100), (64, 55, 129)]
-ALEXNET = (5, 1e-4, 0.75, False)
-
-
-def shared(array):
-    return theano.shared(array.astype("float32"))
-
-
-def compiled(outputs):
-    """A function without inputs, its outputs left on the GPU."""
-    outputs = [theano.Out(output.transfer(None), borrow=True) for output in outputs]
-    return theano.function([], outputs, mode=Mode(linker="cvm_nogc", optimizer="fast_run").including("gpuarray"))
-
-
-class Bench(object):
-    """The implementations of one op on one shape as {impl: function}, the bytes to move, its right result."""
-
-    def __init__(self, op, direction, shape):
-        self.op, self.direction, self.shape = op, direction, shape
-        self.functions, self.bytes, self.wanted = {}, 0, None
-
-    def error(self):
-        """Of our outputs on the first 4 images, after they were filled with NaN."""
-        function = self.functions["convnet_ops"]
-        for output in function():
-            output[...] = np.nan
-        return max(relative_error(np.array(out[..., :4]), ref) for out, ref in zip(function(), self.wanted))
+# (channels, size, batch, window, stride); odd batches and those of 100 are tails
+_POOLS = {
+    "cuda": [(64, 55, 128, 3, 2), (64, 55, 129, 3, 2), (32, 24, 500, 2, 2)],
+    "cpu": [(64, 55, 32, 3, 2), (64, 55, 33, 3, 2), (32, 24, 125, 2, 2)],
+}
+SHAPES = {
+    "MaxPool": {
+        "cuda": _POOLS["cuda"] + [(192, 27, 128, 3, 2), (256, 13, 128, 3, 2), (64, 55, 100, 3, 2)],
+        "cpu": _POOLS["cpu"] + [(192, 27, 32, 3, 2)],
+    },
+    "AvgPool": _POOLS,
+    "StochasticMaxPool": _POOLS,
+    "WeightedMaxPool": _POOLS,
+    # (channels, size, batch, block)
+    "ProbMaxPool": {
+        "cuda": [(32, 24, 500, 2), (64, 56, 128, 2), (64, 56, 129, 2), (64, 54, 128, 3)],
+        "cpu": [(32, 24, 125, 2), (64, 56, 32, 2), (64, 56, 33, 2), (64, 54, 32, 3)],
+    },
+    # (channels, size, batch)
+    "CrossMapNorm": {
+        "cuda": [(64, 55, 128), (256, 27, 128), (64, 55, 100), (64, 55, 129)],
+        "cpu": [(64, 55, 32), (256, 27, 32), (64, 55, 33)],
+    },
+}
+# The user's flags come after these. gpuarray.preallocate: PyTorch's process shares the card.
+FLAGS = {"cuda": "floatX=float32,dnn.enabled=False,gpuarray.preallocate=0", "cpu": "floatX=float32,openmp=True"}
+REPEAT_MS = 10.0
+COPY_BYTES = 1 << 28
 
 
-def pool_benches(channels, size, batch, window, stride):
-    rng = np.random.RandomState()
-    images = rng.standard_normal((channels, size, size, batch)).astype("float32")
-    op = MaxPool(window, stride)
-    x = shared(images)
-    top = np.array(compiled([op(x)])()[0])
-    gz = rng.standard_normal(top.shape).astype("float32")
-    maxout, z = shared(top), shared(gz)
-    few = slice(None), slice(None), slice(None), slice(0, 4)
+class TorchPeer(object):
+    """The process of torch_peer.py."""
 
-    forward = Bench("MaxPool %d/%d" % (window, stride), "forward", images.shape)
-    forward.bytes = images.nbytes + top.nbytes
-    forward.functions["convnet_ops"] = compiled([op(x)])
-    forward.wanted = [reference.max_pool(images[few], window, stride)]
-    backward = Bench(forward.op, "gradient", images.shape)
-    backward.bytes = 2 * images.nbytes + 2 * top.nbytes
-    backward.functions["convnet_ops"] = compiled([MaxPoolGrad(window, stride)(x, maxout, z)])
-    backward.wanted = [reference.max_pool_grad(images[few], top[few], gz[few], window, stride)]
+    def __init__(self, command, device, environ):
+        environ = {name: value for name, value in environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        # What it frees it keeps for its next call, as Theano's functions keep their outputs.
+        environ.update(MALLOC_MMAP_THRESHOLD_=str(1 << 32), MALLOC_TRIM_THRESHOLD_=str(1 << 34))
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "torch_peer.py")
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            shlex.split(command) + [script], stdin=pipe, stdout=pipe, env=environ, encoding="utf-8"
+        )
+        self.versions = self.ask(device=device, threads=environment.threads())["versions"]
 
-    theirs = shared(np.ascontiguousarray(images.transpose(3, 0, 1, 2)))
-    pooled = pool_2d(theirs, (window, window), stride=(stride, stride), ignore_border=True)
-    forward.functions["theano"] = compiled([pooled])
-    rows = forward.functions["theano"]()[0].shape[2]
-    gradient = shared(np.ascontiguousarray(gz[:, :rows, :rows].transpose(3, 0, 1, 2)))
-    backward.functions["theano"] = compiled([T.grad(None, theirs, known_grads={pooled: gradient})])
-    return [forward, backward]
+    def ask(self, **request):
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as error:
+            raise RuntimeError("PyTorch's process failed at %s" % request) from error
 
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
-def lasagnes_norm(x, size, alpha, beta):
-    """Normalisation as users of Theano write it, on bc01."""
-    squares, half = T.sqr(x), size // 2
-    batch, channels, rows, cols = x.shape
-    padded = T.alloc(np.float32(0), batch, channels + 2 * half, rows, cols)
-    padded = T.set_subtensor(padded[:, half : half + channels], squares)
-    scale = sum(padded[:, i : i + channels] for i in range(size))
-    return x / (1 + np.float32(alpha) * scale) ** np.float32(beta)
+    def timers(self, request):
+        """{("pytorch", layout): function that times one repeat}."""
+        layouts = self.ask(**request)["layouts"]
+        return {("pytorch", layout): lambda layout=layout: self.ask(repeat=layout)["ms"] for layout in layouts}
 
 
-def norm_benches(channels, size, batch):
-    rng = np.random.RandomState()
-    images, dout = (rng.standard_normal((channels, size, size, batch)).astype("float32") for _ in range(2))
-    # Values of a size that makes the denominators differ from 1.
-    images *= 30
-    x, g = shared(images), shared(dout)
-    norm = CrossMapNorm(*ALEXNET)
-    few = slice(None), slice(None), slice(None), slice(0, 4)
-    acts, denoms = reference.cross_map_norm(images[few], *ALEXNET)
-
-    forward = Bench("CrossMapNorm", "forward", images.shape)
-    forward.bytes = 3 * images.nbytes
-    forward.functions["convnet_ops"] = compiled(norm(x))
-    forward.wanted = [acts, denoms]
-    our_acts, our_denoms = (shared(np.array(value)) for value in forward.functions["convnet_ops"]())
-    backward = Bench("CrossMapNorm", "Undo", images.shape)
-    backward.bytes = 6 * images.nbytes
-    backward.functions["convnet_ops"] = compiled(CrossMapNormUndo(*ALEXNET)(x, our_acts, our_denoms, g))
-    backward.wanted = reference.cross_map_norm_undo(images[few], acts, denoms, dout[few], *ALEXNET)
-
-    theirs = shared(np.ascontiguousarray(images.transpose(3, 0, 1, 2)))
-    gradient = shared(np.ascontiguousarray(dout.transpose(3, 0, 1, 2)))
-    output = lasagnes_norm(theirs, *ALEXNET[:3])
-    forward.functions["theano"] = compiled([output])
-    backward.functions["theano"] = compiled([T.grad(None, theirs, known_grads={output: gradient})])
-    return [forward, backward]
+def time_bench(bench, elapsed, repeats, torch):
+    """{impl: (milliseconds, layout)}."""
+    layouts = {"convnet_ops": "c01b", "theano": "bc01"}
+    timers = {
+        (impl, layouts[impl]): timing.repeat(function, elapsed, REPEAT_MS) for impl, function in bench.functions.items()
+    }
+    if torch is not None and bench.request:
+        timers.update(torch.timers(bench.request))
+    best = {}
+    for (impl, layout), ms in timing.interleave(timers, repeats).items():
+        best[impl] = min(best.get(impl, (ms, layout)), (ms, layout))
+    if torch is not None:
+        torch.ask()
+    return best
 
 
-def copy_rate(repeats):
-    """GB/s of a device-to-device copy of 256 MB, read and write counted."""
+def copy_rate_cuda(repeats):
+    """GB/s of a device-to-device copy, read and write counted."""
     from pycuda import driver
 
-    size = 1 << 28
-    source, target = driver.mem_alloc(size), driver.mem_alloc(size)
-    begin, end, times = driver.Event(), driver.Event(), []
-    for _ in range(repeats + 3):
+    source, target = driver.mem_alloc(COPY_BYTES), driver.mem_alloc(COPY_BYTES)
+    begin, end = driver.Event(), driver.Event()
+
+    def copy():
         begin.record()
         for _ in range(10):
-            driver.memcpy_dtod_async(target, source, size)
+            driver.memcpy_dtod_async(target, source, COPY_BYTES)
         end.record()
         end.synchronize()
-        times.append(begin.time_till(end) / 10)
+        return begin.time_till(end) / 10
+
+    copy()
+    ms = timing.interleave({"copy": copy}, repeats)["copy"]
     source.free()
     target.free()
-    return 2 * size / np.median(times[3:]) / 1e6
+    return 2 * COPY_BYTES / ms / 1e6
+
+
+def copy_rate_cpu(repeats):
+    """GB/s of a copy by all cores, read and write counted."""
+    threads = environment.threads()
+    sources, targets = ([np.full(COPY_BYTES // threads, value, "uint8") for _ in range(threads)] for value in (1, 2))
+    with ThreadPoolExecutor(threads) as pool:
+
+        def copy():
+            begin = time.perf_counter()
+            list(pool.map(np.copyto, targets, sources))
+            return 1e3 * (time.perf_counter() - begin)
+
+        copy()
+        return 2 * COPY_BYTES / timing.interleave({"copy": copy}, repeats)["copy"] / 1e6
 
 
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("result", help="JSON file to write")
+    parser.add_argument("--device", choices=sorted(FLAGS), default="cuda")
+    parser.add_argument("--torch-python", metavar="COMMAND", help="a Python that has PyTorch; without, no rows of its")
+    parser.add_argument("--ops", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args(arguments)
-    with environment.pycuda_on_theanos_context():
-        run(options)
+    # As they are before convnet_ops' import sets what suits Theano.
+    environ = dict(os.environ)
+    flags = [FLAGS[options.device], environ.get("THEANO_FLAGS"), "device=" + options.device]
+    os.environ["THEANO_FLAGS"] = ",".join(filter(None, flags))
+    torch = TorchPeer(options.torch_python, options.device, environ) if options.torch_python else None
+    import convnet_ops  # noqa: F401  (prepares Theano, which opens the GPU)
+
+    with environment.pycuda_on_theanos_context() if options.device == "cuda" else contextlib.nullcontext():
+        run(options, torch)
+    if torch is not None:
+        torch.close()
 
 
-def run(options):
-    rate, rows = copy_rate(options.repeats), []
-    print("copy: %.0f GB/s" % rate)
-    for build, shapes in ((pool_benches, POOLS), (norm_benches, NORMS)):
-        for shape in shapes:
-            for bench in build(*shape):
-                error = bench.error()
-                for impl, ms in time_functions(bench.functions, options.repeats).items():
+def run(options, torch):
+    from benchmarks import memory_benches
+
+    on_gpu = options.device == "cuda"
+    elapsed = timing.elapsed_cuda if on_gpu else timing.elapsed_cpu
+    result = environment.describe(options.device)
+    result["versions"].update(torch.versions if torch else {})
+    rate = copy_rate_cuda(options.repeats) if on_gpu else copy_rate_cpu(options.repeats)
+    result.update(table="memory" if on_gpu else "memory-cpu", repeats=options.repeats, copy_gb_s=rate, rows=[])
+    print("copy: %.1f GB/s" % rate)
+    for op in options.ops:
+        for shape in SHAPES[op][options.device]:
+            for bench in memory_benches.BUILDERS[op](*shape):
+                errors = bench.errors()
+                for impl, (ms, layout) in time_bench(bench, elapsed, options.repeats, torch).items():
                     gb_s = bench.bytes / ms / 1e6
-                    rows.append(
-                        {
-                            "op": bench.op,
-                            "direction": bench.direction,
-                            "shape": list(bench.shape),
-                            "impl": impl,
-                            "ms": ms,
-                            "gb_s": gb_s,
-                            "share_of_copy": gb_s / rate,
-                            "rel_err": error if impl == "convnet_ops" else None,
-                        }
+                    row = dict(op=bench.label, direction=bench.direction, shape=list(bench.shape), impl=impl)
+                    row.update(layout=layout, ms=ms, gb_s=gb_s, share_of_copy=gb_s / rate, rel_err=errors.get(impl))
+                    result["rows"].append(row)
+                    form = (
+                        "%(op)-21s %(direction)-9s %(shape)-19s %(impl)-11s %(layout)-13s %(ms)8.3f ms %(gb_s)6.1f GB/s"
                     )
-                    print(
-                        "%-13s %-9s %-18s %-12s %8.3f ms %6.0f GB/s %5.2f of copy, error %s"
-                        % (bench.op, bench.direction, bench.shape, impl, ms, gb_s, gb_s / rate, rows[-1]["rel_err"])
-                    )
-                    sys.stdout.flush()
-            with open(options.result, "w", encoding="utf-8") as result:
-                json.dump(dict(environment.describe(), copy_gb_s=rate, rows=rows), result, indent=1)
+                    print(form % row, "%(share_of_copy)5.2f of copy, error %(rel_err)s" % row, flush=True)
+            with open(options.result, "w", encoding="utf-8") as file:
+                json.dump(result, file, indent=1)
 
 
 if __name__ == "__main__":

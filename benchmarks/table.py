@@ -1,6 +1,8 @@
 """Makes a table of benchmarks/README.md from a result of benchmarks.conv or benchmarks.memory_ops.
 
-python -m benchmarks.table RESULT.json [> TABLE.md]
+    python -m benchmarks.table RESULT.json [README.md]
+
+Prints it, or puts it between the markers of its name in that file.
 """
 
 import json
@@ -16,44 +18,59 @@ def geometric_mean(values):
 
 
 def provenance(result):
-    return "%s, driver %s, CUDA %s, Theano %s, %s, commit %s." % (
-        result["device"],
-        result["driver"],
-        result["versions"]["cuda"],
-        result["versions"]["theano"],
-        result["date"],
-        result["commit"][:12],
-    )
+    """Of what and when the result is: what it does not say, such as a CPU's driver, is left out."""
+    versions = result["versions"]
+    parts = [
+        (result["device"], "%s"),
+        (result.get("threads"), "%d threads"),
+        (result.get("driver"), "driver %s"),
+        (versions.get("cuda"), "CUDA %s"),
+        (versions["theano"], "Theano %s"),
+        (versions.get("torch"), "PyTorch %s"),
+        (versions.get("cudnn"), "cuDNN %s"),
+        (result["date"], "%s"),
+        (result["commit"][:12], "commit %s"),
+    ]
+    return ", ".join(form % value for value, form in parts if value is not None) + "."
+
+
+def duration(ms):
+    return "%.0f us" % (1e3 * ms) if ms < 1 else "%.3g ms" % ms
 
 
 def memory_markdown(result):
     """The Markdown table of benchmarks.memory_ops: times, and shares of the rate of a copy."""
-    cells = {(row["op"], row["direction"], tuple(row["shape"]), row["impl"]): row for row in result["rows"]}
+    benches = {}
+    for row in result["rows"]:
+        benches.setdefault((row["op"], row["direction"], tuple(row["shape"])), {})[row["impl"]] = row
+    peers = "ratio: the time of the faster of Theano and PyTorch to ours."
+    if "torch" not in result["versions"]:
+        peers = "ratio: Theano's time to ours; PyTorch was not measured."
     lines = [
         provenance(result),
         "",
-        "A copy on the device moves %.0f GB/s, read and write counted." % result["copy_gb_s"],
+        "A copy moves %.0f GB/s, read and write counted; %s" % (result["copy_gb_s"], peers),
         "",
-        "| op | (C, H, W, N) | convnet_ops | GB/s | of the copy | error | Theano | ratio |",
-        "|---|---|---|---|---|---|---|---|",
+        "| op | (C, H, W, N) | convnet_ops | GB/s | of the copy | error | Theano | PyTorch | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for (op, direction, shape, impl), row in cells.items():
-        if impl == "convnet_ops":
-            theirs = cells[op, direction, shape, "theano"]["ms"]
-            lines.append(
-                "| %s, %s | %s | %.0f us | %.0f | %.0f %% | %.1e | %.0f us | %.2f |"
-                % (
-                    op,
-                    direction,
-                    shape,
-                    1e3 * row["ms"],
-                    row["gb_s"],
-                    100 * row["share_of_copy"],
-                    row["rel_err"],
-                    1e3 * theirs,
-                    theirs / row["ms"],
-                )
+    for (op, direction, shape), impls in benches.items():
+        ours, theirs = impls["convnet_ops"], [impls[name]["ms"] for name in ("theano", "pytorch") if name in impls]
+        lines.append(
+            "| %s, %s | %s | %s | %s | %.0f %% | %.1e | %s | %s | %s |"
+            % (
+                op,
+                direction,
+                shape,
+                duration(ours["ms"]),
+                "%.*f" % (ours["gb_s"] < 100, ours["gb_s"]),
+                100 * ours["share_of_copy"],
+                ours["rel_err"],
+                duration(impls["theano"]["ms"]) if "theano" in impls else "-",
+                duration(impls["pytorch"]["ms"]) if "pytorch" in impls else "-",
+                "%.2f" % (min(theirs) / ours["ms"]) if theirs else "-",
             )
+        )
     return "\n".join(lines)
 
 
@@ -99,7 +116,7 @@ def markdown(result):
     return "\n".join(lines)
 
 
-MARKERS = {"table": markdown, "memory": memory_markdown}
+MARKERS = {"table": markdown, "memory": memory_markdown, "memory-cpu": memory_markdown}
 
 
 def replace_table(text, name, table):
@@ -112,7 +129,7 @@ def replace_table(text, name, table):
 def main(arguments):
     with open(arguments[0], encoding="utf-8") as file:
         result = json.load(file)
-    name = "memory" if "op" in result["rows"][0] else "table"
+    name = result.get("table", "memory" if "op" in result["rows"][0] else "table")
     table = MARKERS[name](result)
     if len(arguments) == 1:
         print(table)
