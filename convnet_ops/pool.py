@@ -322,26 +322,26 @@ class SumPoolGrad(AvgPoolGrad):
     average = False
 
 
-def window_rows(name):
-    """The rows of a kernel that reads windows: those that know a window of 2 x 2 or 3 x 3, and those for any."""
+def window_rows(name, threads=256, scalars=1, blocks_per_sm=1):
+    """The rows of a kernel that reads windows: those that know a window of 2 x 2 or 3 x 3, and those for any.
+
+    A thread has 4 adjacent images, or `scalars` single ones.
+    """
     rows = [
         Row(
-            "n%d_%d" % (vec, window),
+            "n%d%s" % (vec, "_%d" % window if window else ""),
             "%s<%d, %d>" % (name, vec, window),
-            256,
-            1,
-            1,
-            256 * vec,
-            1,
-            vec,
-            0,
-            weight,
-            window,
+            threads,
+            blocks_per_sm if window else 1,
+            tile_n=threads * (4 if vec == 4 else scalars),
+            vec_n=vec,
+            weight=weight,
+            window=window,
         )
-        for vec, weight in ((4, 120), (1, 60))
-        for window in (2, 3)
+        for window, factor in ((2, 1.2), (3, 1.2), (0, 1))
+        for vec, weight in ((4, int(100 * factor)), (1, int(50 * factor)))
     ]
-    return rows + any_window_rows(name, "<%d, 0>")
+    return rows[:-1] + [rows[-1]._replace(name="plain")]
 
 
 def gradient_rows(name):

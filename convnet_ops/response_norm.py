@@ -255,7 +255,7 @@ def _undo_rows(size):
     name = "cross_map_norm_undo_sized<%d, %d, %d>"
     return [
         Row("n4_%d" % size, name % (4, size, 1), 128, 6, tile_n=512, vec_n=4, weight=100, window=size),
-        Row("n1_%d" % size, name % (1, size, 2), 256, 6, tile_n=256, weight=65, window=size),
+        Row("n1_%d" % size, name % (1, size, 2), 256, 5, tile_n=256, weight=65, window=size),
     ]
 
 

@@ -348,7 +348,9 @@ class GpuStochasticMaxPool(GpuOp, StochasticMaxPool):
 
     c_file = "stochastic_max_pool_gpu.c"
     params_type = gpu_params(StochasticMaxPool.params_type)
-    kernel_families = _family("stochastic_max_pool", window_rows("stochastic_max_pool"), "StochasticMaxPoolArgs")
+    kernel_families = _family(
+        "stochastic_max_pool", window_rows("stochastic_max_pool", scalars=4), "StochasticMaxPoolArgs"
+    )
 
 
 class GpuStochasticMaxPoolGrad(GpuOp, StochasticMaxPoolGrad):

@@ -98,6 +98,17 @@ struct Window {
     }
   }
 
+  // Where the values are in registers, replaces each by change(value, j).
+  template <typename Change>
+  __device__ __forceinline__ void replace(Change change) {
+    if (kDs > 0) {
+#pragma unroll
+      for (int i = 0; i < kDs * kDs; ++i)
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) values[i].value[j] = change(values[i].value[j], j);
+    }
+  }
+
   // The values of a pixel that another window's for_each named.
   __device__ __forceinline__ Values<kVec> at(const WindowPixel &pixel) const {
     return kDs > 0 ? values[pixel.number] : load_values<kVec>(image + pixel.offset);

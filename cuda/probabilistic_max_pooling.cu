@@ -7,14 +7,13 @@ __device__ __forceinline__ float shifted_exp(float value, float greatest) {
   return value == greatest ? 1.f : expf(value - greatest);
 }
 
-// The probabilities of a block: off, of no pixel, and on, of any; that of pixel z is shifted_exp(z, greatest) * scale. The
-// greatest exponent is taken off all of them, so that none overflows.
-template <int kVec>
+// A block: the probabilities off, that no pixel is on, and on, that any is. The greatest exponent is taken off all of
+// them, so that none overflows. In registers the window's values become shifted exponentials: expf() once a pixel.
+template <int kVec, int kDs>
 struct ProbBlock {
   Values<kVec> greatest, scale, off, on;
 
-  template <int kDs>
-  __device__ __forceinline__ ProbBlock(const Window<kVec, kDs> &z, const Values<kVec> &top_down) {
+  __device__ __forceinline__ ProbBlock(Window<kVec, kDs> &z, const Values<kVec> &top_down) {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       greatest.value[j] = -top_down.value[j];
@@ -24,9 +23,10 @@ struct ProbBlock {
 #pragma unroll
       for (int j = 0; j < kVec; ++j) greatest.value[j] = larger(greatest.value[j], v.value[j]);
     });
+    z.replace([&](float value, int j) { return shifted_exp(value, greatest.value[j]); });
     z.for_each([&](const WindowPixel &, const Values<kVec> &v) {
 #pragma unroll
-      for (int j = 0; j < kVec; ++j) on.value[j] += shifted_exp(v.value[j], greatest.value[j]);
+      for (int j = 0; j < kVec; ++j) on.value[j] += exponential(v, j);
     });
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
@@ -37,9 +37,12 @@ struct ProbBlock {
     }
   }
 
-  __device__ __forceinline__ float pixel(const Values<kVec> &z, int j) const {
-    return shifted_exp(z.value[j], greatest.value[j]) * scale.value[j];
+  // Of what z.for_each gives for a pixel.
+  __device__ __forceinline__ float exponential(const Values<kVec> &v, int j) const {
+    return kDs > 0 ? v.value[j] : shifted_exp(v.value[j], greatest.value[j]);
   }
+
+  __device__ __forceinline__ float pixel(const Values<kVec> &v, int j) const { return exponential(v, j) * scale.value[j]; }
 };
 
 __device__ __forceinline__ bool output_exists(const PoolGeometry &g, int oy, int ox) {
@@ -60,7 +63,7 @@ __device__ __forceinline__ void prob_max_pool(const ProbMaxPoolArgs &a) {
   if (i >= a.size) return;
   const PoolPosition p = pool_position(a, i, kVec);
   const int oy = p.y - a.shift_y, ox = p.x - a.shift_x;
-  const Window<kVec, kDs> z(a, a.z + image_offset(a, p), oy, ox);
+  Window<kVec, kDs> z(a, a.z + image_offset(a, p), oy, ox);
   float *h = a.h + image_offset(a, p);
   if (!output_exists(a, oy, ox)) {
     z.for_each([&](const WindowPixel &pixel, const Values<kVec> &) {
@@ -69,7 +72,7 @@ __device__ __forceinline__ void prob_max_pool(const ProbMaxPoolArgs &a) {
     return;
   }
   const size_t output = output_offset(a, p, oy, ox);
-  const ProbBlock<kVec> block(z, load_values<kVec>(a.top_down + output));
+  const ProbBlock<kVec, kDs> block(z, load_values<kVec>(a.top_down + output));
   z.for_each([&](const WindowPixel &pixel, const Values<kVec> &v) {
     Values<kVec> probability;
 #pragma unroll
@@ -96,7 +99,7 @@ __device__ __forceinline__ void prob_max_pool_grad(const ProbMaxPoolGradArgs &a)
   if (i >= a.size) return;
   const PoolPosition p = pool_position(a, i, kVec);
   const int oy = p.y - a.shift_y, ox = p.x - a.shift_x;
-  const Window<kVec, kDs> z(a, a.z + image_offset(a, p), oy, ox);
+  Window<kVec, kDs> z(a, a.z + image_offset(a, p), oy, ox);
   float *out = a.z_out + image_offset(a, p);
   if (!output_exists(a, oy, ox)) {
     z.for_each([&](const WindowPixel &pixel, const Values<kVec> &) {
@@ -107,7 +110,7 @@ __device__ __forceinline__ void prob_max_pool_grad(const ProbMaxPoolGradArgs &a)
   const Window<kVec, kDs> h_grads(a, a.h_grads + image_offset(a, p), oy, ox);
   const size_t output = output_offset(a, p, oy, ox);
   const Values<kVec> p_grads = load_values<kVec>(a.p_grads + output);
-  const ProbBlock<kVec> block(z, load_values<kVec>(a.top_down + output));
+  const ProbBlock<kVec, kDs> block(z, load_values<kVec>(a.top_down + output));
   Values<kVec> sum = all_values<kVec>(0.f), top_down_out;
   z.for_each([&](const WindowPixel &pixel, const Values<kVec> &v) {
     const Values<kVec> grads = h_grads.at(pixel);

@@ -195,6 +195,7 @@ struct UndoArgs {
   int back;             // of the transposed windows
   int ahead;
   int block;
+  int own;              // positions that a warp of the sized kernels for kVec = 1 writes: 32, or 24 as in the forward one
   float add_scale;
   float pow_scale;
 };
@@ -242,9 +243,10 @@ __device__ __forceinline__ void cross_map_norm_undo(const UndoArgs &a) {
 // c on of acts, grads and denoms, writes them of out_acts, and of out those kAhead before.
 template <int kVec, int kSize, int kGroup>
 __device__ __forceinline__ void cross_map_norm_undo_sized(const UndoArgs &a) {
-  const size_t position = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * kVec;
+  const int kAhead = kSize / 2, kSector = 8;
+  const size_t thread = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
+  const size_t position = kVec == 1 ? thread / 32 * a.own + thread % 32 : thread * kVec;
   if (position >= a.positions) return;
-  const int kAhead = kSize / 2;
   // out_acts from channel c - kSize + 1 on, grads * denoms ** -pow_scale from c - kAhead on; zeros before channel 0.
   Values<kVec> window[kSize - 1 + kGroup], direct[kAhead + kGroup];
 #pragma unroll
@@ -278,10 +280,15 @@ __device__ __forceinline__ void cross_map_norm_undo_sized(const UndoArgs &a) {
         for (int w = 0; w < kSize; ++w) sum += window[k + w].value[i];
         out.value[i] = direct[k].value[i] + images[k].value[i] * sum;
       }
+      const auto store = [&](float *target, int f, const Values<kVec> &values) {
+        const size_t at = (size_t)f * a.positions + position;
+        const int sector = (int)(threadIdx.x % 32) - (int)(at % kSector);
+        if (kVec > 1 || a.own == 32 || (sector < a.own && (sector >= 0 || thread < 32)))
+          store_values<kVec>(target + at, values);
+      };
       const int f = c + k - kAhead;
-      if (c + k < a.channels)
-        store_values<kVec>(a.out_acts + (size_t)(c + k) * a.positions + position, window[kSize - 1 + k]);
-      if (f >= 0 && f < a.channels) store_values<kVec>(a.out + (size_t)f * a.positions + position, out);
+      if (c + k < a.channels) store(a.out_acts, c + k, window[kSize - 1 + k]);
+      if (f >= 0 && f < a.channels) store(a.out, f, out);
     }
 #pragma unroll
     for (int w = 0; w < kSize - 1; ++w) window[w] = window[w + kGroup];

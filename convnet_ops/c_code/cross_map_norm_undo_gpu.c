@@ -19,7 +19,10 @@ int APPLY_SPECIFIC(cross_map_norm_undo)(PyGpuArrayObject *images, PyGpuArrayObje
     return -1;
   const ContiguousGpuArray image_array(images), act_array(acts), denom_array(denoms), grad_array(grads);
   if (image_array.failed() || act_array.failed() || denom_array.failed() || grad_array.failed()) return -1;
-  if (params->inplace && GpuArray_IS_C_CONTIGUOUS(&acts->ga)) {
+  // Where groups of 4 positions do not fit, warps write whole sectors and read some positions of their neighbours': these
+  // would have overwritten them in place.
+  const bool whole = dims[1] * dims[2] * dims[3] % 4 == 0;
+  if (params->inplace && whole && GpuArray_IS_C_CONTIGUOUS(&acts->ga)) {
     Py_INCREF(acts);
     Py_XDECREF(*out_acts);
     *out_acts = acts;
@@ -38,8 +41,12 @@ int APPLY_SPECIFIC(cross_map_norm_undo)(PyGpuArrayObject *images, PyGpuArrayObje
   args.out_acts = device_array(*out_acts);
   args.add_scale = (float)params->add_scale;
   args.pow_scale = (float)params->pow_scale;
-  return launch_norm(cross_map_norm_undo_rows(), dims, channel_window(params->size_f, params->blocked, true),
-                     position_width(dims, arrays, 6), &args, params->context, [&](int row, const size_t *grid) {
+  args.own = whole ? 32 : 24;
+  const GpuRows table = cross_map_norm_undo_rows();
+  return launch_norm(table, dims, channel_window(params->size_f, params->blocked, true),
+                     position_width(dims, arrays, 6), &args, params->context, [&](int row, size_t *grid) {
+                       if (table.rows[row].window > 0 && table.rows[row].vec_n == 1)
+                         elementwise_grid(args.positions, table.rows[row].threads / 32 * args.own, grid);
                        return cross_map_norm_undo_launch(row, grid, &args, params->context);
                      });
 }

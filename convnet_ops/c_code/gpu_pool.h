@@ -75,7 +75,7 @@ static int launch_pool(const GpuRows &table, const PoolShape &s, PoolGrid over, 
   args->by_width = make_divisor(width);
   args->by_height = make_divisor(height);
   size_t grid[3];
-  elementwise_grid(args->size, table.rows[row].threads, grid);
+  elementwise_grid((npy_int64)args->size * table.rows[row].vec_n, table.rows[row].tile_n, grid);
   return launch(row, grid);
 }
 
