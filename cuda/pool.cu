@@ -13,7 +13,7 @@ __device__ __forceinline__ void max_pool(const MaxPoolArgs &a) {
   if (i >= a.size) return;
   const PoolPosition p = pool_position(a, i, kVec);
   const Window<kVec, kDs> window(a, a.images + image_offset(a, p), p.y, p.x);
-  store_values<kVec>(a.out + (size_t)i * kVec, window_max(window));
+  store_values<kVec>(a.out + i * kVec, window_max(window));
 }
 
 struct MaxPoolGradArgs : PoolGeometry {
@@ -30,7 +30,7 @@ struct MaxPoolGradOp {
   const float *maxout, *grads;
 
   __device__ __forceinline__ explicit MaxPoolGradOp(const MaxPoolGradArgs &a) : maxout(a.maxout), grads(a.grads) {}
-  __device__ __forceinline__ Top load(int, int, size_t offset) const {
+  __device__ __forceinline__ Top load(int, int, int offset) const {
     const Top top = {load_values<kVec>(maxout + offset), load_values<kVec>(grads + offset)};
     return top;
   }
@@ -76,7 +76,7 @@ __device__ __forceinline__ void max_pool_rop(const MaxPoolRopArgs &a) {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) sum.value[j] += v.value[j] == top.value[j] ? step.value[j] : 0.f;
   });
-  store_values<kVec>(a.out + (size_t)i * kVec, sum);
+  store_values<kVec>(a.out + i * kVec, sum);
 }
 
 struct AvgPoolArgs : PoolGeometry {
@@ -100,7 +100,7 @@ __device__ __forceinline__ void avg_pool(const AvgPoolArgs &a) {
   const float count = a.average ? (float)window.count() : 1.f;
 #pragma unroll
   for (int j = 0; j < kVec; ++j) sum.value[j] /= count;
-  store_values<kVec>(a.out + (size_t)i * kVec, sum);
+  store_values<kVec>(a.out + i * kVec, sum);
 }
 
 struct AvgPoolGradArgs : PoolGeometry {
@@ -116,7 +116,7 @@ struct AvgPoolGradOp {
   const AvgPoolGradArgs &a;
 
   __device__ __forceinline__ explicit AvgPoolGradOp(const AvgPoolGradArgs &args) : a(args) {}
-  __device__ __forceinline__ Top load(int oy, int ox, size_t offset) const {
+  __device__ __forceinline__ Top load(int oy, int ox, int offset) const {
     Top top = load_values<kVec>(a.grads + offset);
     if (a.average) {
       const int y = a.start_y + oy * a.stride_y, x = a.start_x + ox * a.stride_x;

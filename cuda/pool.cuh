@@ -44,18 +44,18 @@ __device__ __forceinline__ PoolPosition pool_position(const PoolGeometry &g, int
 }
 
 // The first of the images of a channel, and that of an output's.
-__device__ __forceinline__ size_t image_offset(const PoolGeometry &g, const PoolPosition &p) {
-  return (size_t)p.channel * g.rows * g.cols * g.n + p.image;
+__device__ __forceinline__ int image_offset(const PoolGeometry &g, const PoolPosition &p) {
+  return p.channel * g.rows * g.cols * g.n + p.image;
 }
 
-__device__ __forceinline__ size_t output_offset(const PoolGeometry &g, const PoolPosition &p, int oy, int ox) {
-  return (((size_t)p.channel * g.out_rows + oy) * g.out_cols + ox) * g.n + p.image;
+__device__ __forceinline__ int output_offset(const PoolGeometry &g, const PoolPosition &p, int oy, int ox) {
+  return ((p.channel * g.out_rows + oy) * g.out_cols + ox) * g.n + p.image;
 }
 
 // A pixel of a window: its number, row by row, and where it is from the first of the images on.
 struct WindowPixel {
   int number;
-  size_t offset;
+  int offset;
 };
 
 // The values of window (oy, ox): in registers where kDs is known, else read anew by each for_each.
@@ -73,7 +73,7 @@ struct Window {
 #pragma unroll
       for (int i = 0; i < kDs * kDs; ++i) {
         const int y = min(max(top + i / max(kDs, 1), 0), rows - 1), x = min(max(left + i % max(kDs, 1), 0), cols - 1);
-        values[i] = load_values<kVec>(image + (size_t)(y * cols + x) * n);
+        values[i] = load_values<kVec>(image + (y * cols + x) * n);
       }
     }
   }
@@ -81,18 +81,25 @@ struct Window {
   // Calls visit(pixel, values) for the pixels inside the image, row by row.
   template <typename Visit>
   __device__ __forceinline__ void for_each(Visit visit) const {
-    if (kDs > 0) {
+    if (kDs > 0 && top >= 0 && top + kDs <= rows && left >= 0 && left + kDs <= cols) {
+      // Most windows: no tests of pixels.
+#pragma unroll
+      for (int i = 0; i < kDs * kDs; ++i) {
+        const WindowPixel pixel = {i, ((top + i / max(kDs, 1)) * cols + left + i % max(kDs, 1)) * n};
+        visit(pixel, values[i]);
+      }
+    } else if (kDs > 0) {
 #pragma unroll
       for (int i = 0; i < kDs * kDs; ++i) {
         const int y = top + i / max(kDs, 1), x = left + i % max(kDs, 1);
-        const WindowPixel pixel = {i, (size_t)(y * cols + x) * n};
-        if (y >= 0 && y < rows && x >= 0 && x < cols) visit(pixel, values[i]);
+        const WindowPixel pixel = {i, (y * cols + x) * n};
+        if ((unsigned)y < (unsigned)rows && (unsigned)x < (unsigned)cols) visit(pixel, values[i]);
       }
     } else {
       const int x_begin = max(left, 0), x_end = min(left + ds_x, cols), y_end = min(top + ds_y, rows);
       for (int y = max(top, 0); y < y_end; ++y)
         for (int x = x_begin; x < x_end; ++x) {
-          const WindowPixel pixel = {(y - top) * ds_x + x - left, (size_t)(y * cols + x) * n};
+          const WindowPixel pixel = {(y - top) * ds_x + x - left, (y * cols + x) * n};
           visit(pixel, load_values<kVec>(image + pixel.offset));
         }
     }
@@ -157,7 +164,7 @@ __device__ __forceinline__ void pool_grad_pixels(const PoolGeometry &g, const Op
   const int first_x = x < g.ds_x ? 0 : (x - g.ds_x) / g.stride_x + 1;
   const int last_y = y < 0 ? -1 : min(y / g.stride_y, g.out_rows - 1);
   const int last_x = x < 0 ? -1 : min(x / g.stride_x, g.out_cols - 1);
-  const size_t offset = (size_t)i * kVec;
+  const int offset = i * kVec;
   Values<kVec> pixel = all_values<kVec>(0.f), sum = all_values<kVec>(0.f);
   if (Op::kReadsImages) pixel = load_values<kVec>(images + offset);
   for (int oy = first_y; oy <= last_y; ++oy)
@@ -176,7 +183,7 @@ __device__ __forceinline__ void pool_grad_tiles(const PoolGeometry &g, const Op 
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= g.size) return;
   const PoolPosition p = pool_position(g, i, kVec);
-  const size_t first = image_offset(g, p);
+  const int first = image_offset(g, p);
   const int left = g.start_x + (p.x - g.shift_x) * kStride;
   const int begin = p.y * g.chunk, end = min(begin + g.chunk, g.tile_rows);
   typename Op::Top tops[kReach + 1][kReach + 1];
@@ -189,7 +196,7 @@ __device__ __forceinline__ void pool_grad_tiles(const PoolGeometry &g, const Op 
 #pragma unroll
         for (int c = 0; c < kStride; ++c) {
           const int py = min(max(y + r, 0), g.rows - 1), px = min(max(left + c, 0), g.cols - 1);
-          pixels[r][c] = load_values<kVec>(images + first + (size_t)(py * g.cols + px) * g.n);
+          pixels[r][c] = load_values<kVec>(images + first + (py * g.cols + px) * g.n);
         }
     }
 #pragma unroll
@@ -216,7 +223,7 @@ __device__ __forceinline__ void pool_grad_tiles(const PoolGeometry &g, const Op 
             if (dy < kDs && dx < kDs) op.add(sum, pixels[r][c], tops[k][l], dy * kDs + dx);
           }
         if (y + r >= 0 && y + r < g.rows && left + c >= 0 && left + c < g.cols)
-          store_values<kVec>(out + first + (size_t)((y + r) * g.cols + left + c) * g.n, sum);
+          store_values<kVec>(out + first + ((y + r) * g.cols + left + c) * g.n, sum);
       }
   }
 }

@@ -71,7 +71,7 @@ __device__ __forceinline__ void prob_max_pool(const ProbMaxPoolArgs &a) {
     });
     return;
   }
-  const size_t output = output_offset(a, p, oy, ox);
+  const int output = output_offset(a, p, oy, ox);
   const ProbBlock<kVec, kDs> block(z, load_values<kVec>(a.top_down + output));
   z.for_each([&](const WindowPixel &pixel, const Values<kVec> &v) {
     Values<kVec> probability;
@@ -108,7 +108,7 @@ __device__ __forceinline__ void prob_max_pool_grad(const ProbMaxPoolGradArgs &a)
     return;
   }
   const Window<kVec, kDs> h_grads(a, a.h_grads + image_offset(a, p), oy, ox);
-  const size_t output = output_offset(a, p, oy, ox);
+  const int output = output_offset(a, p, oy, ox);
   const Values<kVec> p_grads = load_values<kVec>(a.p_grads + output);
   const ProbBlock<kVec, kDs> block(z, load_values<kVec>(a.top_down + output));
   Values<kVec> sum = all_values<kVec>(0.f), top_down_out;

@@ -31,7 +31,7 @@ __device__ __forceinline__ Values<kVec> sum_channels(const float *source, int po
   Values<kVec> sum;
   for (int i = 0; i < kVec; ++i) sum.value[i] = 0.f;
   for (int c = first; c <= last; ++c) {
-    const Values<kVec> x = load_values<kVec>(source + (size_t)c * positions);
+    const Values<kVec> x = load_values<kVec>(source + c * positions);
     for (int i = 0; i < kVec; ++i) sum.value[i] += term(x.value[i]);
   }
   return sum;
@@ -46,32 +46,33 @@ __device__ __forceinline__ void load_channels(Values<kVec> *values, const float 
     const int c = first + k;
 #pragma unroll
     for (int i = 0; i < kVec; ++i) values[k].value[i] = outside;
-    if (c >= 0 && c < channels) values[k] = load_values<kVec>(source + (size_t)c * positions);
+    if (c >= 0 && c < channels) values[k] = load_values<kVec>(source + c * positions);
   }
 }
 
-// x to the power -exponent. powf() takes some 100 instructions, the exponents in use a handful; all threads take the
-// same branch. As with powf(), infinity gives 0, and a NaN or a root of a number below 0 a NaN.
+// x to the power -exponent, and to -1. powf() takes some 100 instructions, the exponents in use a handful; all threads
+// take the same branch. As with powf(), infinity gives 0, and a NaN or a root of a number below 0 a NaN.
 template <int kVec>
-__device__ __forceinline__ Values<kVec> negative_power(const Values<kVec> &x, float exponent) {
-  Values<kVec> power;
-  if (exponent == 0.75f) {
+struct Powers {
+  Values<kVec> power, inverse;
+};
+
+template <int kVec>
+__device__ __forceinline__ Powers<kVec> negative_powers(const Values<kVec> &x, float exponent) {
+  Powers<kVec> result;
 #pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      const float root = rsqrtf(x.value[i]);
-      power.value[i] = root * sqrtf(root);
+  for (int i = 0; i < kVec; ++i) {
+    if (exponent == 0.75f || exponent == 0.5f) {
+      // Not sqrtf(), which rounds exactly in a dozen instructions; the bound is for an infinite x, of root 0.
+      const float root = rsqrtf(x.value[i]), square = root * root;
+      result.power.value[i] = exponent == 0.75f ? square * rsqrtf(fmaxf(root, 1e-37f)) : root;
+      result.inverse.value[i] = square;
+    } else {
+      result.inverse.value[i] = 1.f / x.value[i];
+      result.power.value[i] = exponent == 1.f ? result.inverse.value[i] : powf(x.value[i], -exponent);
     }
-  } else if (exponent == 0.5f) {
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) power.value[i] = rsqrtf(x.value[i]);
-  } else if (exponent == 1.f) {
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) power.value[i] = 1.f / x.value[i];
-  } else {
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) power.value[i] = powf(x.value[i], -exponent);
   }
-  return power;
+  return result;
 }
 
 struct SumArgs {
@@ -87,7 +88,7 @@ struct SumArgs {
 
 template <int kVec>
 __device__ __forceinline__ void cross_map_sum(const SumArgs &a) {
-  const size_t position = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * kVec;
+  const unsigned position = (blockIdx.x * blockDim.x + threadIdx.x) * kVec;
   if (position >= a.positions) return;
   Values<kVec> sum;
   int summed = -1;
@@ -98,7 +99,7 @@ __device__ __forceinline__ void cross_map_sum(const SumArgs &a) {
     if (a.block == 0 || first != summed)
       sum = sum_channels<kVec>(a.images + position, a.positions, first, last, [](float x) { return x; });
     summed = first;
-    store_values<kVec>(a.out + (size_t)f * a.positions + position, sum);
+    store_values<kVec>(a.out + f * a.positions + position, sum);
   }
 }
 
@@ -118,12 +119,12 @@ struct NormArgs {
 
 // Writes acts and denoms of the images at `at`, whose windows' squares add up to `sum`.
 template <int kVec>
-__device__ __forceinline__ void store_norm(const NormArgs &a, size_t at, const Values<kVec> &sum,
+__device__ __forceinline__ void store_norm(const NormArgs &a, int at, const Values<kVec> &sum,
                                            const Values<kVec> &images) {
   Values<kVec> acts, denoms;
 #pragma unroll
   for (int i = 0; i < kVec; ++i) denoms.value[i] = 1.f + a.add_scale * sum.value[i];
-  const Values<kVec> power = negative_power(denoms, a.pow_scale);
+  const Values<kVec> power = negative_powers(denoms, a.pow_scale).power;
 #pragma unroll
   for (int i = 0; i < kVec; ++i) acts.value[i] = images.value[i] * power.value[i];
   store_values<kVec>(a.acts + at, acts);
@@ -132,7 +133,7 @@ __device__ __forceinline__ void store_norm(const NormArgs &a, size_t at, const V
 
 template <int kVec>
 __device__ __forceinline__ void cross_map_norm(const NormArgs &a) {
-  const size_t position = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * kVec;
+  const unsigned position = (blockIdx.x * blockDim.x + threadIdx.x) * kVec;
   if (position >= a.positions) return;
   Values<kVec> sum;
   int summed = -1;
@@ -143,7 +144,7 @@ __device__ __forceinline__ void cross_map_norm(const NormArgs &a) {
     if (a.block == 0 || first != summed)
       sum = sum_channels<kVec>(a.images + position, a.positions, first, last, [](float x) { return x * x; });
     summed = first;
-    const size_t at = (size_t)f * a.positions + position;
+    const int at = f * a.positions + position;
     store_norm(a, at, sum, load_values<kVec>(a.images + at));
   }
 }
@@ -154,8 +155,8 @@ __device__ __forceinline__ void cross_map_norm(const NormArgs &a) {
 template <int kVec, int kSize, int kGroup>
 __device__ __forceinline__ void cross_map_norm_sized(const NormArgs &a) {
   const int kBack = kSize / 2, kAhead = kSize - 1 - kBack, kSector = 8, kOwn = 32 - kSector;
-  const size_t thread = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
-  const size_t position = kVec == 1 ? thread - thread / 32 * kSector : thread * kVec;
+  const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+  const unsigned position = kVec == 1 ? thread - thread / 32 * kSector : thread * kVec;
   if (position >= a.positions) return;
   const float *images = a.images + position;
   const int begin = blockIdx.y * a.chunk, end = min(begin + a.chunk, a.channels), seen = min(end + kAhead, a.channels);
@@ -174,7 +175,7 @@ __device__ __forceinline__ void cross_map_norm_sized(const NormArgs &a) {
 #pragma unroll
         for (int w = 0; w < kSize; ++w) sum.value[i] += window[k + w].value[i] * window[k + w].value[i];
       }
-      const size_t at = (size_t)(f + k) * a.positions + position;
+      const int at = (f + k) * a.positions + position;
       const int sector = (int)(threadIdx.x % 32) - (int)(at % kSector);
       if (kVec > 1 || (sector < kOwn && (sector >= 0 || thread < 32))) store_norm(a, at, sum, window[k + kBack]);
     }
@@ -200,14 +201,14 @@ struct UndoArgs {
   float pow_scale;
 };
 
-// By the reciprocal: a division of 0, as where the next layer's gradient is sparse, takes a slow path, 1 / denoms none.
+// By the reciprocal: a division of 0, as where the next layer's gradient is sparse, takes a slow path.
 template <int kVec>
 __device__ __forceinline__ Values<kVec> out_acts_of(const UndoArgs &a, const Values<kVec> &acts,
-                                                    const Values<kVec> &grads, const Values<kVec> &denoms) {
+                                                    const Values<kVec> &grads, const Values<kVec> &inverse) {
   const float scale = -2.f * a.pow_scale * a.add_scale;
   Values<kVec> out_acts;
 #pragma unroll
-  for (int i = 0; i < kVec; ++i) out_acts.value[i] = scale * grads.value[i] * acts.value[i] * (1.f / denoms.value[i]);
+  for (int i = 0; i < kVec; ++i) out_acts.value[i] = scale * grads.value[i] * acts.value[i] * inverse.value[i];
   return out_acts;
 }
 
@@ -215,7 +216,7 @@ __device__ __forceinline__ Values<kVec> out_acts_of(const UndoArgs &a, const Val
 // A thread writes a channel of out_acts when a window first reaches it, and reads it back from there.
 template <int kVec>
 __device__ __forceinline__ void cross_map_norm_undo(const UndoArgs &a) {
-  const size_t position = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * kVec;
+  const unsigned position = (blockIdx.x * blockDim.x + threadIdx.x) * kVec;
   if (position >= a.positions) return;
   Values<kVec> sum;
   int summed = -1, written = 0;
@@ -223,16 +224,17 @@ __device__ __forceinline__ void cross_map_norm_undo(const UndoArgs &a) {
     int first, last;
     window_of(f, a.channels, a.back, a.ahead, a.block, first, last);
     for (; written <= last; ++written) {
-      const size_t at = (size_t)written * a.positions + position;
+      const int at = written * a.positions + position;
       const Values<kVec> acts = load_values<kVec>(a.acts + at), grads = load_values<kVec>(a.grads + at);
-      store_values<kVec>(a.out_acts + at, out_acts_of(a, acts, grads, load_values<kVec>(a.denoms + at)));
+      const Values<kVec> inverse = negative_powers(load_values<kVec>(a.denoms + at), a.pow_scale).inverse;
+      store_values<kVec>(a.out_acts + at, out_acts_of(a, acts, grads, inverse));
     }
     if (a.block == 0 || first != summed)
       sum = sum_channels<kVec>(a.out_acts + position, a.positions, first, last, [](float x) { return x; });
     summed = first;
-    const size_t at = (size_t)f * a.positions + position;
+    const int at = f * a.positions + position;
     const Values<kVec> grads = load_values<kVec>(a.grads + at), images = load_values<kVec>(a.images + at);
-    Values<kVec> out = negative_power(load_values<kVec>(a.denoms + at), a.pow_scale);
+    Values<kVec> out = negative_powers(load_values<kVec>(a.denoms + at), a.pow_scale).power;
 #pragma unroll
     for (int i = 0; i < kVec; ++i) out.value[i] = grads.value[i] * out.value[i] + images.value[i] * sum.value[i];
     store_values<kVec>(a.out + at, out);
@@ -244,8 +246,8 @@ __device__ __forceinline__ void cross_map_norm_undo(const UndoArgs &a) {
 template <int kVec, int kSize, int kGroup>
 __device__ __forceinline__ void cross_map_norm_undo_sized(const UndoArgs &a) {
   const int kAhead = kSize / 2, kSector = 8;
-  const size_t thread = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
-  const size_t position = kVec == 1 ? thread / 32 * a.own + thread % 32 : thread * kVec;
+  const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+  const unsigned position = kVec == 1 ? thread / 32 * a.own + thread % 32 : thread * kVec;
   if (position >= a.positions) return;
   // out_acts from channel c - kSize + 1 on, grads * denoms ** -pow_scale from c - kAhead on; zeros before channel 0.
   Values<kVec> window[kSize - 1 + kGroup], direct[kAhead + kGroup];
@@ -269,19 +271,19 @@ __device__ __forceinline__ void cross_map_norm_undo_sized(const UndoArgs &a) {
     load(kGroup, c + kGroup);
 #pragma unroll
     for (int k = 0; k < kGroup; ++k) {
-      window[kSize - 1 + k] = out_acts_of(a, acts[k], grads[k], denoms[k]);
-      const Values<kVec> power = negative_power(denoms[k], a.pow_scale);
+      const Powers<kVec> powers = negative_powers(denoms[k], a.pow_scale);
+      window[kSize - 1 + k] = out_acts_of(a, acts[k], grads[k], powers.inverse);
       Values<kVec> out;
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
-        direct[kAhead + k].value[i] = grads[k].value[i] * power.value[i];
+        direct[kAhead + k].value[i] = grads[k].value[i] * powers.power.value[i];
         float sum = 0.f;
 #pragma unroll
         for (int w = 0; w < kSize; ++w) sum += window[k + w].value[i];
         out.value[i] = direct[k].value[i] + images[k].value[i] * sum;
       }
       const auto store = [&](float *target, int f, const Values<kVec> &values) {
-        const size_t at = (size_t)f * a.positions + position;
+        const int at = f * a.positions + position;
         const int sector = (int)(threadIdx.x % 32) - (int)(at % kSector);
         if (kVec > 1 || a.own == 32 || (sector < a.own && (sector >= 0 || thread < 32)))
           store_values<kVec>(target + at, values);

@@ -11,7 +11,7 @@ from theano.gradient import verify_grad
 
 from tests import problems
 from tests.comparison import assert_close
-from tests.processors import cpu, gpu, gpu_or_skip, row_of, to_gpu
+from tests.processors import Processor, cpu, gpu, gpu_or_skip, row_of, to_gpu
 
 OPS = (CrossMapNorm, CrossMapNormUndo, CrossMapSum)
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
@@ -201,14 +201,27 @@ def test_equality_str_and_shape():
 
 
 def test_nan_and_infinity():
-    """They stay in the windows that they are in."""
+    for device in ("cpu", "gpu"):
+        yield check_special_values, device
+
+
+def check_special_values(device):
+    """They stay in the windows that they are in, by every way to take a power."""
+    if device == "gpu":
+        gpu_or_skip()
     value = np.ones((6, 1, 1, 4), "float32")
     value[0, 0, 0, 1], value[5, 0, 0, 2] = np.nan, np.inf
-    x = T.ftensor4("x")
-    acts, denoms = theano.function([x], CrossMapNorm(3, 0.5, 0.75, False)(x), mode=CPU_MODE)(value)
-    assert np.isnan(denoms[:2, 0, 0, 1]).all() and np.isfinite(denoms[2:, 0, 0, 1]).all()
-    assert np.isinf(denoms[4:, 0, 0, 2]).all() and (acts[4, 0, 0, 2], np.isnan(acts[5, 0, 0, 2])) == (0, True)
-    assert np.isfinite(acts[:, 0, 0, 0]).all()
+    for pow_scale in (0.75, 0.5, 1.0, 0.6):
+        acts, denoms = Processor(device).run(CrossMapNorm(3, 0.5, pow_scale, False), value)
+        assert np.isnan(denoms[:2, 0, 0, 1]).all() and np.isfinite(denoms[2:, 0, 0, 1]).all()
+        assert np.isinf(denoms[4:, 0, 0, 2]).all() and (acts[4, 0, 0, 2], np.isnan(acts[5, 0, 0, 2])) == (0, True)
+        assert np.isfinite(acts[:, 0, 0, 0]).all() and np.isnan(acts[:2, 0, 0, 1]).all()
+        ones = np.ones_like(value)
+        gradient, out_acts = Processor(device).run(
+            CrossMapNormUndo(3, 0.5, pow_scale, False), value, acts, denoms, ones
+        )
+        assert np.isfinite(gradient[:, 0, 0, 0]).all() and np.isnan(gradient[:2, 0, 0, 1]).all()
+        assert np.isfinite(out_acts[2:, 0, 0, 1]).all() and out_acts[4, 0, 0, 2] == 0
 
 
 # ---- bad input

@@ -1,6 +1,7 @@
 """StochasticMaxPool and WeightedMaxPool: values, draws and derivatives, over every processor and kernel row."""
 
 import pickle
+import sys
 
 import numpy as np
 import theano
@@ -258,7 +259,7 @@ def assert_follows(function, calls=3, ds=2):
 
 def test_gradient_follows_the_draw():
     for device in ("cpu", "gpu"):
-        for check in (check_plain, check_pickled, check_cloned, check_merged, check_separate):
+        for check in (check_plain, check_pickled, check_cloned, check_merged, check_separate, check_scanned):
             yield check, device
 
 
@@ -314,6 +315,42 @@ def check_separate(device):
     pooled = StochasticMaxPool(2, 2)(x.transfer(GPU_CONTEXT) if device == "gpu" else x)
     factors = T.arange(pooled.size).reshape(pooled.shape).astype("float32") + 1
     assert_follows(theano.function([x], [pooled, T.grad((pooled * factors).sum(), x)], mode=mode))
+
+
+def check_scanned(device):
+    """Inside theano.scan: a new draw at every step, and each step's gradient follows its own."""
+    if device == "gpu":
+        gpu_or_skip()
+    if sys.version_info >= (3, 11):
+        # Theano's extension for scan does not compile there; without it scan runs in Python.
+        sys.modules.setdefault("theano.scan_module.scan_perform_ext", None)
+    x, op = T.ftensor4("x"), StochasticMaxPool(2, 2)
+    source = x.transfer(GPU_CONTEXT) if device == "gpu" else x
+    start = theano.shared(0)
+    scales = T.arange(1, 4).astype("float32")
+
+    def counted(scale, images):
+        return op(images) * scale
+
+    def numbered(scale, step, images):
+        return op(images, start + step) * scale
+
+    for step, sequences in ((counted, [scales]), (numbered, [scales, T.arange(3)])):
+        pooled, updates = theano.scan(step, sequences=sequences, non_sequences=[source])
+        gradient = T.grad((pooled**2).sum(), x)
+        updates = updates if step is counted else {start: start + 3}
+        mode = GPU_MODE if device == "gpu" else CPU_MODE
+        function = theano.function([x], [pooled, gradient], updates=updates, mode=mode)
+        for call in range(2):
+            images = np.random.RandomState().permutation(96).reshape(1, 4, 4, 6).astype("float32") + 1
+            steps, found = (np.asarray(value) for value in function(images))
+            wanted = np.zeros_like(images)
+            for number, out in enumerate(steps):
+                drawn, _ = reference.stochastic_max_pool(images, 2, 2, draw=3 * call + number)
+                assert_identical(out, drawn * (number + 1), "step %d of call %d" % (number, call))
+                spread = out.repeat(2, axis=1).repeat(2, axis=2)
+                wanted += np.where(images * (number + 1) == spread, 2 * (number + 1) * spread, 0)
+            assert_identical(found, wanted, "gradient of call %d" % call)
 
 
 # ---- derivatives
