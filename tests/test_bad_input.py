@@ -3,7 +3,21 @@
 import numpy as np
 import theano
 import theano.tensor as T
-from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
+from convnet_ops import (
+    AvgPool,
+    AvgPoolGrad,
+    FilterActs,
+    ImageActs,
+    MaxPool,
+    MaxPoolGrad,
+    MaxPoolRop,
+    StochasticMaxPool,
+    StochasticMaxPoolGrad,
+    WeightActs,
+    WeightedMaxPool,
+    WeightedMaxPoolGrad,
+)
+from convnet_ops.stochastic_pool import StochasticMaxPoolRop
 
 from tests.processors import GPU_CONTEXT, compiled, gpu_or_skip, to_gpu
 
@@ -138,6 +152,38 @@ def bad_shapes():
         ),
         (MaxPoolGrad(2, 2), [ones(2, 4, 4, 2), ones(2, 1, 2, 2), ones(2, 2, 2, 2)], ["maxout has shape (2, 1, 2, 2)"]),
         (MaxPoolRop(2, 2), [ones(2, 4, 4, 2), ones(2, 4, 5, 2)], ["eval_point has shape (2, 4, 5, 2)"]),
+        (AvgPool(5, 1), [ones(2, 4, 6, 2)], ["AvgPool: ds is 5, larger than the 4 rows of the images"]),
+        (
+            AvgPoolGrad(2, 2),
+            [ones(2, 2, 1, 2), np.array([4, 4])],
+            ["AvgPoolGrad: gz has shape (2, 2, 1, 2); it must be (2, 2, 2, 2)"],
+        ),
+        (
+            AvgPoolGrad(2, 2),
+            [ones(2, 2, 2, 2), np.array([4, 4, 4])],
+            ["AvgPoolGrad: output_shape has 3 elements; it must have 2"],
+        ),
+        (
+            StochasticMaxPool(2, 2, 4),
+            [ones(2, 4, 4, 2), np.array(0)],
+            ["StochasticMaxPool: start is 4; it must be less than the 4 rows"],
+        ),
+        (
+            StochasticMaxPoolGrad(2, 2),
+            [ones(2, 2, 1, 2).astype("int32"), ones(2, 2, 2, 2), np.array([4, 4])],
+            ["StochasticMaxPoolGrad: positions has shape (2, 2, 1, 2); it must be (2, 2, 2, 2)"],
+        ),
+        (
+            StochasticMaxPoolRop(2, 2),
+            [ones(2, 4, 4, 2), ones(2, 2, 1, 2).astype("int32")],
+            ["StochasticMaxPoolRop: positions has shape (2, 2, 1, 2); it must be (2, 2, 2, 2)"],
+        ),
+        (WeightedMaxPool(2, 2), [ones(2, 0, 4, 2)], ["WeightedMaxPool: images has shape (2, 0, 4, 2)"]),
+        (
+            WeightedMaxPoolGrad(2, 2),
+            [ones(2, 4, 4, 2), ones(2, 2, 2, 2), ones(2, 2, 1, 2), ones(2, 2, 2, 2)],
+            ["WeightedMaxPoolGrad: sums has shape (2, 2, 1, 2); it must be (2, 2, 2, 2)"],
+        ),
     ]
 
 

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import theano
 import theano.tensor as T
-from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
+from convnet_ops import AvgPool, AvgPoolGrad, FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs
+from convnet_ops.pool import SumPool, SumPoolGrad
 from theano.compile.mode import Mode
 from theano.gradient import verify_grad
 
@@ -61,6 +62,16 @@ def pool_functions(arguments):
         "MaxPoolRop": (
             lambda direction: MaxPoolRop(**arguments)(images.astype(direction.dtype), direction),
             [rng.standard_normal(images.shape)],
+        ),
+        "AvgPool": (AvgPool(**arguments), [images]),
+        "SumPool": (SumPool(**arguments), [images]),
+        "AvgPoolGrad": (
+            lambda gz: AvgPoolGrad(**arguments)(gz, images.shape[1:3]),
+            [rng.standard_normal(maxout.shape)],
+        ),
+        "SumPoolGrad": (
+            lambda gz: SumPoolGrad(**arguments)(gz, images.shape[1:3]),
+            [rng.standard_normal(maxout.shape)],
         ),
     }
 

@@ -6,12 +6,17 @@ import numpy as np
 import theano
 import theano.tensor as T
 from convnet_ops import (
+    AvgPool,
+    AvgPoolGrad,
     FilterActs,
     ImageActs,
     MaxPool,
     MaxPoolGrad,
     MaxPoolRop,
+    ProbMaxPool,
+    StochasticMaxPool,
     WeightActs,
+    WeightedMaxPool,
     bc01_to_c01b,
     c01b_to_bc01,
     gpu_contiguous,
@@ -19,6 +24,7 @@ from convnet_ops import (
     reference,
 )
 from convnet_ops.opt import GPU_TWINS
+from convnet_ops.pool import SumPool, SumPoolGrad
 from theano.compile.mode import Mode
 
 from tests.comparison import assert_close, assert_identical
@@ -28,7 +34,7 @@ CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
 GPU_MODE = Mode(linker="cvm", optimizer="fast_run").including("gpuarray")
 
 CONV_OPS = (FilterActs, ImageActs, WeightActs)
-POOL_OPS = (MaxPool, MaxPoolGrad, MaxPoolRop)
+POOL_OPS = (MaxPool, MaxPoolGrad, MaxPoolRop, AvgPool, AvgPoolGrad, SumPool, SumPoolGrad)
 
 
 def test_equality():
@@ -109,6 +115,8 @@ def test_infer_shape():
         yield check_infer_shape, MaxPool(**arguments), [images]
         yield check_infer_shape, MaxPoolGrad(**arguments), [images, maxout, maxout]
         yield check_infer_shape, MaxPoolRop(**arguments), [images, images]
+        yield check_infer_shape, AvgPool(**arguments), [images]
+        yield check_infer_shape, AvgPoolGrad(**arguments), [maxout, np.array([8, 9])]
 
 
 def check_infer_shape(op, values):
@@ -194,6 +202,9 @@ def check_memory_layouts(device):
     conv = FilterActs(pad=1)(x, w)
     pooled = MaxPool(3, 2)(x)
     outputs = [conv, pooled] + T.grad((conv**2).sum() + (pooled**2).sum(), [x, w])
+    others = [AvgPool(3, 2)(x), StochasticMaxPool(3, 2)(x, 0), WeightedMaxPool(3, 2)(x)]
+    others += ProbMaxPool(3)(x, x[:, ::3, ::3])
+    outputs += others + [T.grad(sum((other**2).sum() for other in others), x)]
     if device == "gpu":
         outputs = [output.transfer("cpu") for output in outputs]
     function = theano.function([x, w], outputs, mode=GPU_MODE if device == "gpu" else CPU_MODE)

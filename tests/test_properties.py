@@ -1,7 +1,23 @@
 """Random shapes and arguments, found by hypothesis: the CPU ops against reference.py."""
 
 import numpy as np
-from convnet_ops import FilterActs, ImageActs, MaxPool, MaxPoolGrad, MaxPoolRop, WeightActs, reference
+from convnet_ops import (
+    AvgPool,
+    AvgPoolGrad,
+    FilterActs,
+    ImageActs,
+    MaxPool,
+    MaxPoolGrad,
+    MaxPoolRop,
+    ProbMaxPool,
+    ProbMaxPoolGrad,
+    StochasticMaxPool,
+    StochasticMaxPoolGrad,
+    WeightActs,
+    WeightedMaxPool,
+    WeightedMaxPoolGrad,
+    reference,
+)
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +26,8 @@ from tests.processors import Processor, cpu, gpu_or_skip
 
 # Every new set of arguments is a new Theano function: few examples, no deadline.
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+FEWER_EXAMPLES = settings(EXAMPLES, max_examples=40)
 
 sizes = st.integers(1, 7)
 pads = st.one_of(st.integers(0, 3), st.tuples(st.integers(0, 3), st.integers(0, 3)), st.sampled_from(["full", "half"]))
@@ -76,6 +94,42 @@ def check_pool(problem, processor):
     )
 
 
+def check_other_pools(problem, processor):
+    images_shape, arguments = problem
+    # Some gradients are differences: of a few values all may cancel, of those of 17 images and more they do not.
+    images_shape = images_shape[:3] + (images_shape[3] + 16,)
+    rng = np.random.RandomState()
+    images = np.maximum(rng.randint(-2, 9, images_shape), 0).astype("float32")
+    size, terms = np.array(images_shape[1:3]), int(np.prod(arguments["ds"]))
+
+    def check(op, arrays, wanted):
+        for out, reference_value in zip(processor.run(op, *arrays), wanted):
+            assert_close(out, reference_value, terms, "%s %r" % (op, problem))
+
+    pooled, positions = reference.stochastic_max_pool(images, draw=3, **arguments)
+    check(StochasticMaxPool(**arguments), [images, np.array(3)], [pooled, positions])
+    gz = rng.standard_normal(pooled.shape).astype("float32")
+    wanted = reference.stochastic_max_pool_grad(positions, gz, tuple(size), **arguments)
+    check(StochasticMaxPoolGrad(**arguments), [positions, gz, size], [wanted])
+    check(AvgPool(**arguments), [images], [reference.avg_pool(images, **arguments)])
+    check(AvgPoolGrad(**arguments), [gz, size], [reference.avg_pool_grad(gz, tuple(size), **arguments)])
+    weighted = reference.weighted_max_pool(images, **arguments)
+    check(WeightedMaxPool(**arguments), [images], weighted)
+    given_arrays = [images] + [array.astype("float32") for array in weighted] + [gz]
+    wanted = reference.weighted_max_pool_grad(images, gz, **arguments)
+    check(WeightedMaxPoolGrad(**arguments), given_arrays, [wanted])
+    blocks = dict(ds=arguments["ds"], start=arguments["start"])
+    windows = zip(size, blocks["ds"], reference.as_pair(blocks["start"]))
+    if all(reference.output_size(pixels - start, window, window) > 0 for pixels, window, start in windows):
+        z = (0.3 * rng.standard_normal(images_shape)).astype("float32")
+        top_down = reference.max_pool(-z, stride=blocks["ds"], **blocks).astype("float32")
+        check(ProbMaxPool(**blocks), [z, top_down], reference.prob_max_pool(z, top_down, **blocks))
+        given_arrays = [z, top_down, rng.standard_normal(top_down.shape), rng.standard_normal(z.shape)]
+        given_arrays = [array.astype("float32") for array in given_arrays]
+        wanted = reference.prob_max_pool_grad(*given_arrays, **blocks)
+        check(ProbMaxPoolGrad(**blocks), given_arrays, wanted)
+
+
 @EXAMPLES
 @given(conv_arguments())
 def test_conv(problem):
@@ -86,6 +140,12 @@ def test_conv(problem):
 @given(pool_arguments())
 def test_pool(problem):
     check_pool(problem, cpu())
+
+
+@FEWER_EXAMPLES
+@given(pool_arguments())
+def test_other_pools(problem):
+    check_other_pools(problem, cpu())
 
 
 @EXAMPLES
@@ -108,3 +168,14 @@ def random_pool_on_the_gpu(problem):
 def test_pool_on_the_gpu():
     gpu_or_skip()
     random_pool_on_the_gpu()
+
+
+@FEWER_EXAMPLES
+@given(pool_arguments())
+def random_other_pools_on_the_gpu(problem):
+    check_other_pools(problem, Processor("gpu"))
+
+
+def test_other_pools_on_the_gpu():
+    gpu_or_skip()
+    random_other_pools_on_the_gpu()
