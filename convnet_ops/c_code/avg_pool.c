@@ -1,6 +1,7 @@
 #section support_code
 
-#include <cstring>
+#include <new>
+#include <vector>
 
 #include "cpu_array.h"
 #include "cpu_pool.h"
@@ -32,7 +33,11 @@ int APPLY_SPECIFIC(avg_pool_grad)(PyArrayObject *grads, PyArrayObject *output_sh
   const npy_int64 out_dims[4] = {s.channels, s.rows, s.cols, s.n};
   const ContiguousArray grad_array(grads);
   if (grad_array.failed() || prepare_output(op, out, 4, out_dims, TYPENUM_OUTPUT_0) != 0) return -1;
-  memset(PyArray_DATA(*out), 0, PyArray_NBYTES(*out));
-  avg_pool_grad(s, params->average, grad_array.data<T>(), (T *)PyArray_DATA(*out));
+  try {
+    std::vector<T> scales(s.out_rows * s.out_cols);
+    avg_pool_grad(s, params->average, grad_array.data<T>(), scales.data(), (T *)PyArray_DATA(*out));
+  } catch (const std::bad_alloc &) {
+    return no_workspace(op);
+  }
   return 0;
 }

@@ -29,7 +29,7 @@ template <typename T>
 static void stochastic_max_pool(const PoolShape &s, uint64_t seed, uint64_t draw, const T *images, T *out,
                                 npy_int32 *positions) {
   const T infinity = std::numeric_limits<T>::infinity();
-  for_each_window(s, false, [&](npy_int64 top, npy_int64 channel, const PoolWindow &w) {
+  for_each_window(s, [&](npy_int64 top, npy_int64 channel, const PoolWindow &w) {
     const npy_int64 y = top / s.n / s.out_cols % s.out_rows, x = top / s.n % s.out_cols;
     for (npy_int64 first = 0; first < s.n; first += kDraws) {
       const npy_int64 count = std::min(kDraws, s.n - first);
@@ -86,58 +86,68 @@ static inline npy_int64 drawn_pixel(const PoolShape &s, npy_int64 y, npy_int64 x
   return (row * s.cols + col) * s.n;
 }
 
-// Calls visit(offset of the output, offset of the pixel) for every output that drew one.
-template <typename Visit>
-static inline void for_each_drawn(const PoolShape &s, bool writes_pixels, const npy_int32 *positions, Visit visit) {
-  for_each_window(s, writes_pixels, [&](npy_int64 top, npy_int64 channel, const PoolWindow &) {
+// Compares positions with T: they are as wide, but for double, where each is widened.
+template <typename Vector>
+static inline auto load_positions(Vector, const npy_int32 *from) {
+  typedef typename Vector::Values Values;
+  decltype(Values() == Values()) positions = {};
+  for (int i = 0; i < Vector::lanes; ++i) positions[i] = from[i];
+  return positions;
+}
+
+template <typename T>
+static void stochastic_max_pool_grad(const PoolShape &s, const npy_int32 *positions, const T *grads, T *out) {
+  const auto number = [&](npy_int64 y, npy_int64 x, npy_int64 oy, npy_int64 ox) {
+    return (npy_int32)((y - s.start_y - oy * s.stride_y) * s.ds_x + x - s.start_x - ox * s.stride_x);
+  };
+  sum_over_windows(s, out, number, [&](auto vector, npy_int64) {
+    const auto zero = vector.all(0);
+    return [=](npy_int64 top, npy_int32 number) {
+      return load_positions(vector, positions + top) == number ? vector.load(grads + top) : zero;
+    };
+  });
+}
+
+template <typename T>
+static void stochastic_max_pool_rop(const PoolShape &s, const T *direction, const npy_int32 *positions, T *out) {
+  for_each_window(s, [&](npy_int64 top, npy_int64 channel, const PoolWindow &) {
     const npy_int64 y = top / s.n / s.out_cols % s.out_rows, x = top / s.n % s.out_cols;
+    const T *const first = direction + channel * s.rows * s.cols * s.n;
     for (npy_int64 i = 0; i < s.n; ++i) {
       const npy_int64 pixel = drawn_pixel(s, y, x, positions[top + i]);
-      if (pixel >= 0) visit(top + i, channel * s.rows * s.cols * s.n + pixel + i);
+      out[top + i] = pixel < 0 ? T(0) : first[pixel + i];
     }
   });
 }
 
-// out must be zero.
-template <typename T>
-static void stochastic_max_pool_grad(const PoolShape &s, const npy_int32 *positions, const T *grads, T *out) {
-  for_each_drawn(s, true, positions, [&](npy_int64 top, npy_int64 pixel) { out[pixel] += grads[top]; });
-}
-
-// out must be zero.
-template <typename T>
-static void stochastic_max_pool_rop(const PoolShape &s, const T *direction, const npy_int32 *positions, T *out) {
-  for_each_drawn(s, false, positions, [&](npy_int64 top, npy_int64 pixel) { out[top] = direction[pixel]; });
-}
-
 template <typename T>
 static void weighted_max_pool(const PoolShape &s, const T *images, T *out, T *sums) {
-  for_each_window(s, false, [&](npy_int64 top, npy_int64 channel, const PoolWindow &w) {
-    for (npy_int64 i = 0; i < s.n; ++i) out[top + i] = sums[top + i] = 0;
-    for_each_pixel(s, channel, w, [&](npy_int64 at) {
-      for (npy_int64 i = 0; i < s.n; ++i) {
-        const T weight = images[at + i] < 0 ? T(0) : images[at + i];
-        sums[top + i] += weight;
-        out[top + i] += weight * weight;
-      }
+  for_each_window(s, [&](npy_int64 top, npy_int64 channel, const PoolWindow &w) {
+    for_each_vector<T>(s.n, [&](auto vector, npy_int64 i) {
+      const auto zero = vector.all(0);
+      auto sum = zero, squares = zero;
+      for_each_pixel(s, channel, w, [&](npy_int64 at) {
+        const auto pixel = vector.load(images + at + i), weight = pixel < zero ? zero : pixel;
+        sum += weight;
+        squares += weight * weight;
+      });
+      vector.store(sums + top + i, sum);
+      vector.store(out + top + i, sum == zero ? zero : squares / sum);
     });
-    for (npy_int64 i = 0; i < s.n; ++i) out[top + i] = sums[top + i] == 0 ? T(0) : out[top + i] / sums[top + i];
   });
 }
 
-// out must be zero.
 template <typename T>
 static void weighted_max_pool_grad(const PoolShape &s, const T *images, const T *weighted, const T *sums, const T *grads,
                                    T *out) {
-  for_each_window(s, true, [&](npy_int64 top, npy_int64 channel, const PoolWindow &w) {
-    for_each_pixel(s, channel, w, [&](npy_int64 at) {
-      for (npy_int64 i = 0; i < s.n; ++i) {
-        const T scaled = sums[top + i] == 0 ? T(0) : grads[top + i] / sums[top + i];
-        const T term = scaled * (2 * images[at + i] - weighted[top + i]);
-        // Nothing where the gradient is 0, also for infinite pixels.
-        out[at + i] += images[at + i] < 0 || scaled == 0 ? T(0) : term;
-      }
-    });
+  sum_over_windows(s, out, NoWindow(), [&](auto vector, npy_int64 at) {
+    const auto pixel = vector.load(images + at), zero = vector.all(0);
+    return [=](npy_int64 top, int) {
+      const auto sum = vector.load(sums + top);
+      const auto scaled = sum == zero ? zero : vector.load(grads + top) / sum;
+      // Nothing where the gradient is 0, also for infinite pixels.
+      return (pixel < zero) | (scaled == zero) ? zero : scaled * (2 * pixel - vector.load(weighted + top));
+    };
   });
 }
 

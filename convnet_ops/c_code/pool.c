@@ -1,9 +1,5 @@
 #section support_code
 
-#include <cstring>
-#include <new>
-#include <vector>
-
 #include "cpu_array.h"
 #include "cpu_pool.h"
 
@@ -40,7 +36,6 @@ int APPLY_SPECIFIC(max_pool_grad)(PyArrayObject *images, PyArrayObject *maxout, 
   if (image_array.failed() || maxout_array.failed() || grad_array.failed() ||
       prepare_output(op, out, 4, dims, TYPENUM_OUTPUT_0) != 0)
     return -1;
-  memset(PyArray_DATA(*out), 0, PyArray_NBYTES(*out));
   max_pool_grad(s, image_array.data<T>(), maxout_array.data<T>(), grad_array.data<T>(), (T *)PyArray_DATA(*out));
   return 0;
 }
@@ -59,11 +54,6 @@ int APPLY_SPECIFIC(max_pool_rop)(PyArrayObject *images, PyArrayObject *direction
   if (image_array.failed() || direction_array.failed() ||
       prepare_output(op, out, 4, out_dims, TYPENUM_OUTPUT_0) != 0)
     return -1;
-  try {
-    std::vector<T> maxout(PyArray_SIZE(*out));
-    max_pool_rop(s, image_array.data<T>(), direction_array.data<T>(), maxout.data(), (T *)PyArray_DATA(*out));
-  } catch (const std::bad_alloc &) {
-    return no_workspace(op);
-  }
+  max_pool_rop(s, image_array.data<T>(), direction_array.data<T>(), (T *)PyArray_DATA(*out));
   return 0;
 }

@@ -1,7 +1,5 @@
 #section support_code
 
-#include <cstring>
-
 #include "cpu_array.h"
 #include "cpu_stochastic_pool.h"
 
@@ -22,7 +20,6 @@ int APPLY_SPECIFIC(stochastic_max_pool_grad)(PyArrayObject *positions, PyArrayOb
   const ContiguousArray position_array(positions), grad_array(grads);
   if (position_array.failed() || grad_array.failed() || prepare_output(op, out, 4, out_dims, TYPENUM_OUTPUT_0) != 0)
     return -1;
-  memset(PyArray_DATA(*out), 0, PyArray_NBYTES(*out));
   stochastic_max_pool_grad(s, position_array.data<npy_int32>(), grad_array.data<T>(), (T *)PyArray_DATA(*out));
   return 0;
 }
@@ -42,7 +39,6 @@ int APPLY_SPECIFIC(stochastic_max_pool_rop)(PyArrayObject *direction, PyArrayObj
   if (direction_array.failed() || position_array.failed() ||
       prepare_output(op, out, 4, out_dims, TYPENUM_OUTPUT_0) != 0)
     return -1;
-  memset(PyArray_DATA(*out), 0, PyArray_NBYTES(*out));
   stochastic_max_pool_rop(s, direction_array.data<T>(), position_array.data<npy_int32>(), (T *)PyArray_DATA(*out));
   return 0;
 }

@@ -1,7 +1,5 @@
 #section support_code
 
-#include <cstring>
-
 #include "cpu_array.h"
 #include "cpu_stochastic_pool.h"
 
@@ -43,7 +41,6 @@ int APPLY_SPECIFIC(weighted_max_pool_grad)(PyArrayObject *images, PyArrayObject 
   if (image_array.failed() || weighted_array.failed() || sum_array.failed() || grad_array.failed() ||
       prepare_output(op, out, 4, dims, TYPENUM_OUTPUT_0) != 0)
     return -1;
-  memset(PyArray_DATA(*out), 0, PyArray_NBYTES(*out));
   weighted_max_pool_grad(s, image_array.data<T>(), weighted_array.data<T>(), sum_array.data<T>(), grad_array.data<T>(),
                          (T *)PyArray_DATA(*out));
   return 0;
