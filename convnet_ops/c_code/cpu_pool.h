@@ -69,8 +69,8 @@ struct ImageVector {
   }
 };
 
-// Calls visit(an ImageVector, its first image) until all of n images were in one, in the widest that n fills. The last one
-// may overlap the one before: what is computed twice must come out the same.
+// Calls visit(an ImageVector, its first image) until each of n images was in one; they are the widest that n fills. The
+// last may overlap the one before: what is computed twice must come out the same.
 template <typename T, int kBytes = CONVNET_VECTOR_BYTES, typename Visit>
 static inline void for_each_vector(npy_int64 n, Visit visit) {
   typedef ImageVector<T, kBytes> Vector;
@@ -92,8 +92,8 @@ static inline Reach pool_reach(npy_int64 pixel, npy_int64 start, npy_int64 ds, n
 }
 
 // out = for each pixel the sum over the windows that reach it, row by row, of term(offset of the output, window), where
-// term = term_of(an ImageVector, offset of the pixel) and window = window_of(pixel's row and column, output's row and column).
-// Rows of pixels go to threads.
+// term = term_of(an ImageVector, offset of the pixel) and window = window_of(row and column of the pixel, those of the
+// output). Rows of pixels go to threads.
 template <typename T, typename WindowOf, typename TermOf>
 static inline void sum_over_windows(const PoolShape &s, T *out, WindowOf window_of, TermOf term_of) {
   const std::integral_constant<npy_int64, 1> one = {};
@@ -143,12 +143,14 @@ struct NoWindow {
 template <typename Vector, typename T>
 static inline typename Vector::Values window_max(const PoolShape &s, npy_int64 channel, const PoolWindow &w,
                                                  Vector vector, const T *images) {
-  auto best = vector.all(-std::numeric_limits<T>::infinity());
+  // The NaN apart: so the maximum is one instruction, and the next pixel waits for no comparison.
+  auto best = vector.all(-std::numeric_limits<T>::infinity()), nan = vector.all(0);
   for_each_pixel(s, channel, w, [&](npy_int64 at) {
     const auto pixel = vector.load(images + at);
-    best = (pixel > best) | (pixel != pixel) ? pixel : best;
+    best = pixel > best ? pixel : best;
+    nan = pixel != pixel ? pixel : nan;
   });
-  return best;
+  return nan != nan ? nan : best;
 }
 
 template <typename T>

@@ -16,8 +16,8 @@ static inline T shifted_exp(T value, T greatest) {
 // Images of a block that are computed at once.
 const npy_int64 kProbImages = 256;
 
-// The probabilities of a block, for some images: off, of no pixel, and on, of any. A pixel's is its exp, which is left in
-// `exps` since an exp takes longer than all the rest, times scale.
+// The probabilities of a block, for some images: off, of no pixel, and on, of any. A pixel's is its exp times scale. The
+// exps are left in `exps`, where the output will be: to compute one again takes longer than all the rest.
 template <typename T>
 struct ProbBlock {
   T scale[kProbImages], off[kProbImages], on[kProbImages];
