@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 
-
 # Threads that slept wake up slowly.
 WARM_SECONDS = 0.03
 
