@@ -1,7 +1,5 @@
 """Symbolic differentiation end to end: gradients, second derivatives and directions, of every op, on CPU and GPU."""
 
-import itertools
-
 import numpy as np
 import theano
 import theano.tensor as T
@@ -10,7 +8,7 @@ from convnet_ops.pool import SumPool, SumPoolGrad
 from theano.compile.mode import Mode
 from theano.gradient import verify_grad
 
-from tests.processors import GPU_CONTEXT, gpu_or_skip
+from tests.directions import check_direction
 
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
 
@@ -115,37 +113,3 @@ def test_directions():
     for device, dtype in (("cpu", "float64"), ("cpu", "float32"), ("gpu", "float32")):
         for name, function, values in all_functions():
             yield check_direction, name, function, values, device, dtype
-
-
-def check_direction(name, function, values, device, dtype):
-    """R_op is the transpose of the gradient: <J v, u> = <v, J' u>, for each input alone and for all of them."""
-    if device == "gpu":
-        gpu_or_skip()
-    rng = np.random.RandomState()
-    values = [value.astype(dtype) for value in values]
-    variables = [T.tensor4(dtype=dtype) for _ in values]
-    out = function(*variables)
-    subsets = [s for n in range(1, len(values) + 1) for s in itertools.combinations(range(len(values)), n)]
-    u = T.tensor4("u", dtype=dtype)
-    gradients = T.grad((out * u).sum(), variables)
-    directions = [T.tensor4(dtype=dtype) for _ in values]
-    products = []
-    for subset in subsets:
-        forward = (T.Rop(out, [variables[i] for i in subset], [directions[i] for i in subset]) * u).sum()
-        products += [forward, sum((gradients[i] * directions[i]).sum() for i in subset)]
-    mode = CPU_MODE
-    if device == "gpu":
-        mode = Mode(linker="cvm", optimizer="fast_run").including("gpuarray")
-        products = [product.transfer(GPU_CONTEXT).transfer("cpu") for product in products]
-    compute = theano.function(variables + directions + [u], products, mode=mode)
-    shape = theano.function(variables, out.shape, mode=CPU_MODE)(*values)
-    tangents = [rng.standard_normal(value.shape).astype(dtype) for value in values]
-    found = compute(*(values + tangents + [rng.standard_normal(shape).astype(dtype)]))
-    limit = 1e-10 if dtype == "float64" else 1e-4
-    for forward, backward in zip(found[::2], found[1::2]):
-        assert abs(forward - backward) <= limit * max(1.0, abs(forward)), (
-            name,
-            device,
-            float(forward),
-            float(backward),
-        )

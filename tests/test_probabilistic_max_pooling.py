@@ -12,6 +12,7 @@ from theano.gradient import verify_grad
 
 from tests import problems
 from tests.comparison import assert_close
+from tests.directions import check_direction
 from tests.processors import GPU_CONTEXT, Processor, compiled, cpu, gpu, gpu_or_skip, to_gpu
 from tests.test_bad_input import raises
 from tests.test_pool import pool_row_allows
@@ -183,35 +184,11 @@ def check_second_derivative(name, arguments):
 
 
 def test_directions():
-    for device in ("cpu", "gpu"):
+    for device, dtype in (("cpu", "float64"), ("gpu", "float32")):
         # Theano takes seconds to compile each of these for the GPU, and the kernels have tests of their own.
         for arguments in ARGUMENTS if device == "cpu" else ARGUMENTS[:1]:
             for name, (function, values) in functions(arguments).items():
-                yield check_direction, name, arguments, function, values, device
-
-
-def check_direction(name, arguments, function, values, device):
-    """R_op is the transpose of the gradient: <J v, u> = <v, J' u>, for all inputs and for each alone."""
-    if device == "gpu":
-        gpu_or_skip()
-    dtype, mode = ("float32", GPU_MODE) if device == "gpu" else ("float64", CPU_MODE)
-    rng = np.random.RandomState()
-    variables, directions = ([T.tensor4(dtype=dtype) for _ in values] for _ in range(2))
-    u = T.tensor4(dtype=dtype)
-    sources = [v.transfer(GPU_CONTEXT).transfer("cpu") if device == "gpu" else v for v in variables]
-    out = function(*sources)
-    gradients = T.grad((out * u).sum(), variables, disconnected_inputs="ignore")
-    products = []
-    for chosen in [range(len(values))] + [[i] for i in range(len(values))]:
-        forward = T.Rop(out, [variables[i] for i in chosen], [directions[i] for i in chosen])
-        products += [(forward * u).sum(), sum((gradients[i] * directions[i]).sum() for i in chosen)]
-    compute = theano.function(variables + directions + [u], products, mode=mode, on_unused_input="ignore")
-    values = [value.astype(dtype) for value in values]
-    shape = theano.function(variables, out.shape, mode=CPU_MODE, on_unused_input="ignore")(*values)
-    drawn = [rng.standard_normal(value.shape) for value in values] + [rng.standard_normal(shape)]
-    found = compute(*(values + [value.astype(dtype) for value in drawn]))
-    for one, other in zip(found[::2], found[1::2]):
-        assert abs(one - other) <= (1e-10 if dtype == "float64" else 1e-4) * max(1.0, abs(one)), (one, other)
+                yield check_direction, "%s %s" % (name, arguments), function, values, device, dtype
 
 
 # ---- what Theano asks of an op

@@ -11,6 +11,7 @@ from theano.gradient import verify_grad
 
 from tests import problems
 from tests.comparison import assert_close
+from tests.directions import check_direction
 from tests.processors import Processor, cpu, gpu, gpu_or_skip, row_of, to_gpu
 
 OPS = (CrossMapNorm, CrossMapNormUndo, CrossMapSum)
@@ -130,29 +131,11 @@ def check_second_derivative(name, arguments):
 
 
 def test_directions():
-    for device in ("cpu", "gpu"):
+    for device, dtype in (("cpu", "float64"), ("gpu", "float32")):
         # Theano takes seconds to compile each of these for the GPU, and the kernels have tests of their own.
         for arguments in ARGUMENTS if device == "cpu" else ARGUMENTS[:1]:
             for name, (function, values) in norm_functions(arguments).items():
-                yield check_direction, name, arguments, function, values, device
-
-
-def check_direction(name, arguments, function, values, device):
-    """R_op is the transpose of the gradient: <J v, u> = <v, J' u>."""
-    if device == "gpu":
-        gpu_or_skip()
-    dtype, mode = ("float32", GPU_MODE) if device == "gpu" else ("float64", CPU_MODE)
-    rng = np.random.RandomState()
-    variables, directions = ([T.tensor4(dtype=dtype) for _ in values] for _ in range(2))
-    u = T.tensor4(dtype=dtype)
-    out = function(*variables)
-    forward = (T.Rop(out, variables, directions) * u).sum()
-    gradients = T.grad((out * u).sum(), variables, disconnected_inputs="ignore")
-    backward = sum((gradient * direction).sum() for gradient, direction in zip(gradients, directions))
-    compute = theano.function(variables + directions + [u], [forward, backward], mode=mode, on_unused_input="ignore")
-    drawn = [rng.standard_normal(value.shape) for value in values + [values[0]]]
-    one, other = compute(*[value.astype(dtype) for value in values + drawn])
-    assert abs(one - other) <= (1e-10 if dtype == "float64" else 1e-4) * max(1.0, abs(one)), (one, other)
+                yield check_direction, "%s %s" % (name, arguments), function, values, device, dtype
 
 
 # ---- the op in a graph

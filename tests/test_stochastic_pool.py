@@ -24,6 +24,7 @@ from theano.gradient import verify_grad
 from tests import problems
 from tests.comparison import assert_close, assert_identical
 from tests.cpp import run_program
+from tests.directions import check_direction
 from tests.processors import GPU_CONTEXT, cpu, gpu, gpu_or_skip
 from tests.test_bad_input import raises
 from tests.test_pool import pool_row_allows
@@ -408,33 +409,11 @@ def check_second_derivative(arguments):
 
 
 def test_directions():
-    for device in ("cpu", "gpu"):
+    for device, dtype in (("cpu", "float64"), ("gpu", "float32")):
         # Theano takes seconds to compile each of these for the GPU, and the kernels have tests of their own.
         for arguments in ARGUMENTS if device == "cpu" else ARGUMENTS[:1]:
             for name, (function, values) in functions(arguments).items():
-                yield check_direction, name, arguments, function, values, device
-
-
-def check_direction(name, arguments, function, values, device):
-    """R_op is the transpose of the gradient: <J v, u> = <v, J' u>."""
-    if device == "gpu":
-        gpu_or_skip()
-    dtype, mode = ("float32", GPU_MODE) if device == "gpu" else ("float64", CPU_MODE)
-    rng = np.random.RandomState()
-    variables, directions = ([T.tensor4(dtype=dtype) for _ in values] for _ in range(2))
-    u = T.tensor4(dtype=dtype)
-    sources = [v.transfer(GPU_CONTEXT).transfer("cpu") if device == "gpu" else v for v in variables]
-    out = function(*sources)
-    forward = (T.Rop(out, variables, directions) * u).sum()
-    gradients = T.grad((out * u).sum(), variables, disconnected_inputs="ignore")
-    backward = sum((gradient * direction).sum() for gradient, direction in zip(gradients, directions))
-    compute = theano.function(variables + directions + [u], [forward, backward], mode=mode, on_unused_input="ignore")
-    shape = theano.function(variables, out.shape, mode=CPU_MODE, on_unused_input="ignore")(
-        *[value.astype(dtype) for value in values]
-    )
-    drawn = [rng.standard_normal(value.shape) for value in values] + [rng.standard_normal(shape)]
-    one, other = compute(*[value.astype(dtype) for value in values + drawn])
-    assert abs(one - other) <= (1e-10 if dtype == "float64" else 1e-4) * max(1.0, abs(one)), (one, other)
+                yield check_direction, "%s %s" % (name, arguments), function, values, device, dtype
 
 
 # ---- values outside the ordinary
