@@ -86,7 +86,7 @@ static inline npy_int64 drawn_pixel(const PoolShape &s, npy_int64 y, npy_int64 x
   return (row * s.cols + col) * s.n;
 }
 
-// Compares positions with T: they are as wide, but for double, where each is widened.
+// Positions as integers as wide as T, so that a comparison with them selects among T.
 template <typename Vector>
 static inline auto load_positions(Vector, const npy_int32 *from) {
   typedef typename Vector::Values Values;

@@ -23,7 +23,7 @@ int APPLY_SPECIFIC(cross_map_norm)(PyGpuArrayObject *images, PyGpuArrayObject **
   args.pow_scale = (float)params->pow_scale;
   const GpuRows table = cross_map_norm_rows();
   const ChannelWindow window = channel_window(params->size_f, params->blocked, false);
-  return launch_norm(table, dims, window, position_width(dims, arrays, 3), &args, params->context,
+  return launch_norm(table, dims, window, vector_width(dims[1] * dims[2] * dims[3], arrays, 3), &args, params->context,
                      [&](int row, size_t *grid) {
                        set_chunk(table.rows[row], dims[0], window, params->context, &args, grid);
                        return cross_map_norm_launch(row, grid, &args, params->context);

@@ -44,7 +44,7 @@ int APPLY_SPECIFIC(cross_map_norm_undo)(PyGpuArrayObject *images, PyGpuArrayObje
   args.own = whole ? 32 : 24;
   const GpuRows table = cross_map_norm_undo_rows();
   return launch_norm(table, dims, channel_window(params->size_f, params->blocked, true),
-                     position_width(dims, arrays, 6), &args, params->context, [&](int row, size_t *grid) {
+                     vector_width(dims[1] * dims[2] * dims[3], arrays, 6), &args, params->context, [&](int row, size_t *grid) {
                        if (table.rows[row].window > 0 && table.rows[row].vec_n == 1)
                          elementwise_grid(args.positions, table.rows[row].threads / 32 * args.own, grid);
                        return cross_map_norm_undo_launch(row, grid, &args, params->context);

@@ -17,7 +17,7 @@ int APPLY_SPECIFIC(cross_map_sum)(PyGpuArrayObject *images, PyGpuArrayObject **o
   args.out = device_array(*out);
   const GpuRows table = cross_map_sum_rows();
   const ChannelWindow window = channel_window(params->size_f, params->blocked, params->transposed);
-  return launch_norm(table, dims, window, position_width(dims, arrays, 2), &args, params->context,
+  return launch_norm(table, dims, window, vector_width(dims[1] * dims[2] * dims[3], arrays, 2), &args, params->context,
                      [&](int row, size_t *grid) {
                        set_chunk(table.rows[row], dims[0], window, params->context, &args, grid);
                        return cross_map_sum_launch(row, grid, &args, params->context);

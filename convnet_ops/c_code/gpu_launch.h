@@ -30,6 +30,14 @@ static inline int vector_width(npy_int64 size, PyGpuArrayObject *array, PyGpuArr
   return size % 4 == 0 && array->ga.offset % 16 == 0 && (other == NULL || other->ga.offset % 16 == 0) ? 4 : 1;
 }
 
+// The same for all of these arrays.
+static inline int vector_width(npy_int64 size, PyGpuArrayObject *const *arrays, int count) {
+  int vec = 4;
+  for (int i = 0; i < count; ++i)
+    if (vector_width(size, arrays[i], (PyGpuArrayObject *)NULL) < vec) vec = 1;
+  return vec;
+}
+
 // A C-contiguous array with the same values, for as long as this object lives: the array itself, or a copy.
 class ContiguousGpuArray {
  public:

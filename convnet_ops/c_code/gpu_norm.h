@@ -43,12 +43,4 @@ static int launch_norm(const GpuRows &table, const npy_int64 *dims, const Channe
   return launch(row, grid);
 }
 
-// How many positions may be loaded at once from all of these arrays.
-static inline int position_width(const npy_int64 *dims, PyGpuArrayObject *const *arrays, int count) {
-  int vec = 4;
-  for (int i = 0; i < count; ++i)
-    if (vector_width(dims[1] * dims[2] * dims[3], arrays[i], NULL) < vec) vec = 1;
-  return vec;
-}
-
 #endif

@@ -28,19 +28,11 @@ static inline npy_int64 tile_chunk(npy_int64 columns, npy_int64 tile_rows, PyGpu
   return chunk < tile_rows ? chunk : tile_rows;
 }
 
-// How many images may be loaded at once from all of these arrays.
-static inline int image_width(npy_int64 n, PyGpuArrayObject *const *arrays, int count) {
-  int vec = 4;
-  for (int i = 0; i < count; ++i)
-    if (vector_width(n, arrays[i], NULL) < vec) vec = 1;
-  return vec;
-}
-
 // Fills the geometry in the arguments of a pooling kernel, and calls launch(row, grid). `arrays` are all that it touches.
 template <typename Args, typename Launch>
 static int launch_pool(const GpuRows &table, const PoolShape &s, PoolGrid over, PyGpuArrayObject *const *arrays,
                        int array_count, Args *args, PyGpuContextObject *context, Launch launch) {
-  const int vec = image_width(s.n, arrays, array_count);
+  const int vec = vector_width(s.n, arrays, array_count);
   const npy_int64 elements = s.channels * s.n * (over == kOverOutputs ? s.out_rows * s.out_cols : s.rows * s.cols);
   const ProductShape shape = {1, elements, 1, 1, vec, 0, 1, s.ds_y == s.ds_x ? s.ds_y : 0,
                               s.stride_y == s.stride_x ? s.stride_y : 0};
