@@ -36,9 +36,10 @@ from benchmarks.timing import relative_error, time_functions  # noqa: E402
 from tests import problems  # noqa: E402
 
 DIRECTIONS = ("fwd", "dimages", "dfilters")
-OURS = dict(
-    zip(DIRECTIONS, (convnet_ops.opt.GpuFilterActs, convnet_ops.opt.GpuImageActs, convnet_ops.opt.GpuWeightActs))
-)
+OURS = {
+    direction: convnet_ops.opt.GPU_TWINS[op]
+    for direction, op in zip(DIRECTIONS, (convnet_ops.FilterActs, convnet_ops.ImageActs, convnet_ops.WeightActs))
+}
 THEANOS = dict(zip(DIRECTIONS, (GpuCorrMM, GpuCorrMM_gradInputs, GpuCorrMM_gradWeights)))
 FAMILIES = dict(zip(DIRECTIONS, ("filter_acts", "img_acts", "weight_acts")))
 

@@ -9,7 +9,8 @@ import numpy as np
 import theano
 import theano.tensor as T
 from convnet_ops import FilterActs, ImageActs, MaxPool, gpu_contiguous
-from convnet_ops.opt import GPU_TWINS, CacheableHostFromGpu
+from convnet_ops.opt import GPU_TWINS
+from convnet_ops.opt.lift import CacheableHostFromGpu
 from theano.compile.mode import Mode
 from theano.gpuarray.basic_ops import GpuFromHost, HostFromGpu
 from theano.gpuarray.type import GpuArrayType
