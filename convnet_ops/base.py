@@ -153,7 +153,8 @@ class GpuOp(GpuKernelBase):
     """Mixin that turns a ConvnetOp into its GPU twin: the same props and graph logic, other C code.
 
     A twin is `class GpuX(GpuOp, X)`, made by the lifter in opt/lift.py. It sets `c_file`, `params_type` (by
-    `gpu_params`) and `kernel_families`, whose variants are compiled at their first launch, not when a function is built.
+    `gpu_params`) and `kernel_families`, whose variants are compiled at their first launch, not when a function is
+    built.
     """
 
     kernel_families = ()
