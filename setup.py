@@ -20,7 +20,7 @@ setup(
     long_description=read("README.md"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
-    packages=["convnet_ops", "convnet_ops.c_code", "convnet_ops.cuda", "convnet_ops.opt"],
+    packages=["convnet_ops", "convnet_ops.c_code", "convnet_ops.compat", "convnet_ops.cuda", "convnet_ops.opt"],
     package_dir={"convnet_ops.cuda": "cuda"},
     package_data={"convnet_ops.c_code": ["*.c", "*.h"], "convnet_ops.cuda": ["*.cu", "*.cuh"]},
     python_requires=">=3.8,<3.12",
