@@ -3,6 +3,7 @@
 from convnet_ops import shapes
 from convnet_ops.base import ConvnetOp
 from theano.gof import ParamsType
+from theano.scalar import bool as bool_t
 from theano.scalar import int64
 
 # c_code/conv_shape.h has the same.
@@ -16,8 +17,9 @@ class BaseActs(ConvnetOp):
 
     Parameters
     ----------
-    pad : int, pair of int, 'valid', 'full' or 'half'
-        Zeros around the images, (rows, columns): 0, filter size - 1, filter size // 2.
+    pad : int, pair of int, pair of pairs of int, 'valid', 'full' or 'half'
+        Zeros around the images, (rows, columns) or ((top, bottom), (left, right)); by name: 0, filter size - 1, filter
+        size // 2.
     partial_sum : int or None
         For the gradient of the filters: it must divide the area of the output, OH * OW, and at most
         OH * OW / partial_sum partial gradients are held at a time. None bounds them by 64 MB. It never changes a
@@ -30,6 +32,9 @@ class BaseActs(ConvnetOp):
         How products of float32 arrays are computed.
     numGroups : int, optional
         The name of `groups` in patched copies of pylearn2.
+    ignore_border : bool
+        Whether windows that hang over the bottom or right edge are left out, as Theano's conv2d does (it rounds the
+        size of the output down). cuda-convnet has them.
 
     Raises
     ------
@@ -39,12 +44,29 @@ class BaseActs(ConvnetOp):
         A negative pad, a stride, partial_sum or groups below 1, an unknown pad or precision.
     """
 
-    __props__ = ("pad", "partial_sum", "stride", "groups", "precision")
+    __props__ = ("pad", "partial_sum", "stride", "groups", "precision", "ignore_border")
     params_type = ParamsType(
-        pad_y=int64, pad_x=int64, partial_sum_or_0=int64, stride_y=int64, stride_x=int64, groups=int64
+        pad_y=int64,
+        pad_x=int64,
+        pad_y_end=int64,
+        pad_x_end=int64,
+        partial_sum_or_0=int64,
+        stride_y=int64,
+        stride_x=int64,
+        groups=int64,
+        ignore_border=bool_t,
     )
 
-    def __init__(self, pad=0, partial_sum=None, stride=1, groups=1, precision="float32", numGroups=None):
+    def __init__(
+        self,
+        pad=0,
+        partial_sum=None,
+        stride=1,
+        groups=1,
+        precision="float32",
+        numGroups=None,
+        ignore_border=False,
+    ):
         name = type(self).__name__
         if numGroups is not None:
             if groups not in (1, numGroups):
@@ -58,6 +80,9 @@ class BaseActs(ConvnetOp):
                     "%s: pad is %r; it must be an int, a pair of ints, 'valid', 'full' or 'half'" % (name, pad)
                 )
             self.pad = pad
+        elif isinstance(pad, (tuple, list)) and any(isinstance(sides, (tuple, list)) for sides in pad):
+            rows, cols = shapes.pair_of_pairs(name, "pad", pad, 0)
+            self.pad = (rows[0], cols[0]) if rows[0] == rows[1] and cols[0] == cols[1] else (rows, cols)
         else:
             self.pad = shapes.pair(name, "pad", pad, 0)
         self.partial_sum = None if partial_sum is None else shapes.integer(name, "partial_sum", partial_sum, 1)
@@ -68,7 +93,11 @@ class BaseActs(ConvnetOp):
                 "%s: precision is %r; it must be %s" % (name, precision, " or ".join(map(repr, PRECISIONS)))
             )
         self.precision = precision
-        self.pad_y, self.pad_x = (_PAD_CODES[pad],) * 2 if self.pad in _PAD_CODES else self.pad
+        if not isinstance(ignore_border, bool):
+            raise TypeError("%s: ignore_border is %r; it must be True or False" % (name, ignore_border))
+        self.ignore_border = ignore_border
+        sides = [(_PAD_CODES[pad],) * 2 if pad in _PAD_CODES else pad for pad in self.pads()]
+        (self.pad_y, self.pad_y_end), (self.pad_x, self.pad_x_end) = sides
         self.stride_y, self.stride_x = self.stride
         self.partial_sum_or_0 = self.partial_sum or 0
         super().__init__()
@@ -78,5 +107,7 @@ class BaseActs(ConvnetOp):
         return op_class(**{name: getattr(self, name) for name in BaseActs.__props__})
 
     def pads(self):
-        """The `pad` of each direction: rows, columns."""
-        return (self.pad, self.pad) if isinstance(self.pad, str) else self.pad
+        """The `pad` of each direction, rows and columns: its name, or (before, after)."""
+        if isinstance(self.pad, str):
+            return self.pad, self.pad
+        return tuple(pad if isinstance(pad, tuple) else (pad, pad) for pad in self.pad)

@@ -16,9 +16,11 @@ class FilterActs(BaseActs):
     out[f, y, x, n] is the sum over c, r, s of
     images[c, y * stride + r - pad, x * stride + s - pad, n] * filters[c, r, s, f], with zeros outside the images.
     Filters are not flipped. The last window may hang over the bottom and right edge: the output has
-    ceil((H + 2 * pad - R) / stride) + 1 rows, but no window lies wholly outside the padded image.
+    ceil((H + 2 * pad - R) / stride) + 1 rows, but no window lies wholly outside the padded image. With ignore_border it
+    has Theano's, (H + 2 * pad - R) // stride + 1.
 
-    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32'.
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32',
+    ignore_border=False.
 
     Notes
     -----
@@ -60,7 +62,8 @@ class FilterActs(BaseActs):
     def infer_shape(self, node, input_shapes):
         images, filters = input_shapes
         rows, cols = (
-            shapes.conv_output_size(images[i], filters[i], self.stride[i - 1], self.pads()[i - 1]) for i in (1, 2)
+            shapes.conv_output_size(images[i], filters[i], self.stride[i - 1], self.pads()[i - 1], self.ignore_border)
+            for i in (1, 2)
         )
         return [(filters[3], rows, cols, images[3])]
 

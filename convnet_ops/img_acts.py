@@ -18,7 +18,8 @@ class ImageActs(BaseActs):
     out[c, h, w, n] = sum over all f, y, x, r, s with h = y * stride + r - pad and w = x * stride + s - pad of
     hid_acts[f, y, x, n] * filters[c, r, s, f]. Used forward, it is a transposed convolution.
 
-    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32'.
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32',
+    ignore_border=False.
 
     Notes
     -----
@@ -62,7 +63,7 @@ class ImageActs(BaseActs):
                     hid_acts.shape[i]
                     - 1
                     + filters.shape[i]
-                    - 2 * shapes.filter_pad(self.pads()[i - 1], filters.shape[i])
+                    - shapes.total_pad(self.pads()[i - 1], filters.shape[i])
                     for i in (1, 2)
                 ]
             )

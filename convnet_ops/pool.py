@@ -11,6 +11,9 @@ from theano.gradient import DisconnectedType
 from theano.scalar import bool as bool_t
 from theano.scalar import int64
 
+# c_code/pool_shape.h has the same.
+_BORDER_CODES = {None: 0, False: 1, True: 2}
+
 
 class BasePool(ConvnetOp):
     """Base class of the pooling ops: the windows that slide over the images.
@@ -27,16 +30,20 @@ class BasePool(ConvnetOp):
         Size of the output; 0 stands for ceil((H - start - ds) / stride) + 1, or, where the stride exceeds ds, at most
         ceil((H - start) / stride), so that the windows cover the image and none is empty. Windows are clipped to the
         image.
+    ignore_border : None or bool
+        None for that size. Otherwise Theano's pool_2d with pad = -start: True leaves out windows that hang over the
+        image with `pad` pixels at either end; False (without start) keeps them, and allows a ds larger than the image.
 
     Raises
     ------
     TypeError
         An argument that is neither an int nor a pair of ints.
     ValueError
-        ds or stride below 1, outputs below 0, start <= -ds (the first window would be empty).
+        ds or stride below 1, outputs below 0, start <= -ds (the first window would be empty); with ignore_border
+        outputs or a positive start, and with ignore_border False any start.
     """
 
-    __props__ = ("ds", "stride", "start", "outputs")
+    __props__ = ("ds", "stride", "start", "outputs", "ignore_border")
     params_type = ParamsType(
         ds_y=int64,
         ds_x=int64,
@@ -46,9 +53,10 @@ class BasePool(ConvnetOp):
         start_x=int64,
         outputs_y=int64,
         outputs_x=int64,
+        border=int64,
     )
 
-    def __init__(self, ds, stride, start=0, outputs=0):
+    def __init__(self, ds, stride, start=0, outputs=0, ignore_border=None):
         name = type(self).__name__
         self.ds = self.ds_y, self.ds_x = shapes.pair(name, "ds", ds, 1)
         self.stride = self.stride_y, self.stride_x = shapes.pair(name, "stride", stride, 1)
@@ -56,6 +64,17 @@ class BasePool(ConvnetOp):
         self.outputs = self.outputs_y, self.outputs_x = shapes.pair(name, "outputs", outputs, 0)
         if self.start_y <= -self.ds_y or self.start_x <= -self.ds_x:
             raise ValueError("%s: start is %r; it must be greater than -ds, with ds %r" % (name, start, ds))
+        if ignore_border not in _BORDER_CODES:
+            raise TypeError("%s: ignore_border is %r; it must be None, True or False" % (name, ignore_border))
+        if ignore_border is not None and self.outputs != (0, 0):
+            raise ValueError("%s: outputs is %r; with ignore_border it must be 0" % (name, outputs))
+        if ignore_border is not None and (max(self.start) > 0 or not ignore_border and self.start != (0, 0)):
+            raise ValueError(
+                "%s: start is %r; it must be %s, with ignore_border %r"
+                % (name, start, "at most 0" if ignore_border else "0", ignore_border)
+            )
+        self.ignore_border = ignore_border
+        self.border = _BORDER_CODES[ignore_border]
         super().__init__()
 
     def like_this(self, op_class):
@@ -65,7 +84,9 @@ class BasePool(ConvnetOp):
     def output_shape(self, images):
         """The shape of the pooled images, from theirs."""
         rows, cols = (
-            shapes.pool_output_size(images[i + 1], self.ds[i], self.stride[i], self.start[i], self.outputs[i])
+            shapes.pool_output_size(
+                images[i + 1], self.ds[i], self.stride[i], self.start[i], self.outputs[i], self.ignore_border
+            )
             for i in (0, 1)
         )
         return (images[0], rows, cols, images[3])
@@ -78,7 +99,7 @@ class BasePool(ConvnetOp):
 class MaxPool(BasePool):
     """Maximum of each window, in the c01b layout (cuda-convnet's `convLocalPool` with MaxPooler, pylearn2's MaxPool).
 
-    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0, ignore_border=None.
 
     Notes
     -----
@@ -126,7 +147,7 @@ class MaxPool(BasePool):
 class MaxPoolGrad(BasePool):
     """Gradient of MaxPool (cuda-convnet's `convLocalMaxUndo`, pylearn2's MaxPoolGrad).
 
-    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0, ignore_border=None.
 
     Notes
     -----
@@ -168,7 +189,7 @@ class MaxPoolGrad(BasePool):
 class MaxPoolRop(BasePool):
     """Derivative of MaxPool along a direction: the transpose of MaxPoolGrad (pylearn2's MaxPoolRop).
 
-    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0, ignore_border=None.
 
     Notes
     -----
@@ -227,7 +248,7 @@ def max_pool_c01b(c01b, pool_shape, pool_stride, start=0):
 class AvgPool(BasePool):
     """Average of each window, in the c01b layout (cuda-convnet's `convLocalPool` with AvgPooler).
 
-    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0, ignore_border=None.
 
     Notes
     -----
@@ -281,7 +302,7 @@ class PoolGradOfShape(BasePool):
 class AvgPoolGrad(PoolGradOfShape):
     """Gradient of AvgPool (cuda-convnet's `convLocalAvgUndo`).
 
-    Takes the arguments of BasePool: ds, stride, start=0, outputs=0.
+    Takes the arguments of BasePool: ds, stride, start=0, outputs=0, ignore_border=None.
 
     Notes
     -----

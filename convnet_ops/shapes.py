@@ -40,6 +40,15 @@ def pair(op, argument, value, minimum):
     return tuple(int(size) for size in values)
 
 
+def pair_of_pairs(op, argument, value, minimum):
+    """((before, after) for rows, the same for columns) from a pair of pairs or ints; raises as `pair`."""
+    if len(value) != 2:
+        raise TypeError(
+            "%s: %s is %r; it must be ((before, after), (before, after)) for rows and columns" % (op, argument, value)
+        )
+    return tuple(pair(op, argument, sides, minimum) for sides in value)
+
+
 def integer(op, argument, value, minimum):
     """`value` as an int of at least `minimum`; TypeError or ValueError that names `op` and `argument`."""
     if not _is_int(value):
@@ -53,12 +62,15 @@ def _is_int(value):
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def window_count(size, window, stride):
-    """How many windows cover `size` pixels, the last one allowed to hang over the end (cuda-convnet's ceil).
+def window_count(size, window, stride, ignore_border=False):
+    """How many windows cover `size` pixels.
 
-    ceil((size - window) / stride) + 1, and where the stride exceeds the window at most ceil(size / stride), so that
-    no window lies wholly outside.
+    The last one may hang over the end (cuda-convnet's ceil): ceil((size - window) / stride) + 1, and where the stride
+    exceeds the window at most ceil(size / stride), so that no window lies wholly outside. With `ignore_border` all lie
+    inside (Theano's floor): (size - window) // stride + 1.
     """
+    if ignore_border:
+        return (size - window) // stride + 1
     if isinstance(window, int) and isinstance(stride, int):
         reach = max(window, stride)
     else:
@@ -66,20 +78,27 @@ def window_count(size, window, stride):
     return (size - reach + stride - 1) // stride + 1
 
 
-def filter_pad(pad, filter_size):
-    """The zeros on each side for one direction's `pad`: a number, 'full' (filter_size - 1) or 'half'."""
+def total_pad(pad, filter_size):
+    """The zeros on both sides for one direction's `pad`: a pair of numbers, 'full' (filter_size - 1 each) or 'half'."""
     if pad == "full":
-        return filter_size - 1
+        return 2 * (filter_size - 1)
     if pad == "half":
-        return filter_size // 2
-    return pad
+        return 2 * (filter_size // 2)
+    return sum(pad)
 
 
-def conv_output_size(size, filter_size, stride, pad):
+def conv_output_size(size, filter_size, stride, pad, ignore_border):
     """Rows (or columns) of FilterActs' output."""
-    return window_count(size + 2 * filter_pad(pad, filter_size), filter_size, stride)
+    return window_count(size + total_pad(pad, filter_size), filter_size, stride, ignore_border)
 
 
-def pool_output_size(size, window, stride, start, outputs):
+def pool_output_size(size, window, stride, start, outputs, ignore_border):
     """Rows (or columns) of a pooling op's output; `outputs` > 0 sets it."""
-    return outputs if outputs > 0 else window_count(size - start, window, stride)
+    if outputs > 0:
+        return outputs
+    if ignore_border is None:
+        return window_count(size - start, window, stride)
+    if ignore_border:
+        return window_count(size - 2 * start, window, stride, True)
+    # A window may be larger than the image, and is then the only one.
+    return T.maximum(window_count(size, window, stride), 1)

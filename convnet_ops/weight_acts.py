@@ -18,7 +18,8 @@ class WeightActs(BaseActs):
     out[c, r, s, f] is the sum over y, x, n of
     images[c, y * stride + r - pad, x * stride + s - pad, n] * hid_grads[f, y, x, n].
 
-    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32'.
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32',
+    ignore_border=False.
 
     Notes
     -----

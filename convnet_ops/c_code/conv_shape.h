@@ -18,7 +18,9 @@ struct ConvShape {
   npy_int64 filter_rows, filter_cols;
   npy_int64 out_rows, out_cols;
   npy_int64 stride_y, stride_x;
-  npy_int64 pad_y, pad_x;
+  npy_int64 pad_y, pad_x;          // before the first row and column
+  npy_int64 pad_y_end, pad_x_end;  // after the last ones: only the output's size depends on them
+  bool ignore_border;
 };
 
 // A shape with what the op's params say; the functions below set the rest.
@@ -30,6 +32,9 @@ static inline ConvShape shape_with_params(const Params *params) {
   s.stride_x = params->stride_x;
   s.pad_y = params->pad_y;
   s.pad_x = params->pad_x;
+  s.pad_y_end = params->pad_y_end;
+  s.pad_x_end = params->pad_x_end;
+  s.ignore_border = params->ignore_border != 0;
   return s;
 }
 
@@ -40,8 +45,9 @@ static inline npy_int64 read_sizes(PyArrayObject *vector, npy_int64 *sizes) {
   return count;
 }
 
-// A window's count as in shapes.py: the last window may hang over the end, none lies wholly outside.
-static inline npy_int64 window_count(npy_int64 size, npy_int64 window, npy_int64 stride) {
+// A window's count as in shapes.py: the last window may hang over the end, none lies wholly outside; or all lie inside.
+static inline npy_int64 window_count(npy_int64 size, npy_int64 window, npy_int64 stride, bool ignore_border) {
+  if (ignore_border) return size < window ? 0 : (size - window) / stride + 1;
   const npy_int64 reach = window > stride ? window : stride;
   // C's division rounds toward zero: up, below zero.
   return size < reach ? (size - reach) / stride + 1 : (size - reach + stride - 1) / stride + 1;
@@ -83,7 +89,10 @@ static inline int check_equal(const char *op, const char *argument, const char *
 static inline int conv_output_size(const char *op, ConvShape *s) {
   s->pad_y = resolve_pad(s->pad_y, s->filter_rows);
   s->pad_x = resolve_pad(s->pad_x, s->filter_cols);
-  if (s->rows + 2 * s->pad_y < s->filter_rows || s->cols + 2 * s->pad_x < s->filter_cols) {
+  s->pad_y_end = resolve_pad(s->pad_y_end, s->filter_rows);
+  s->pad_x_end = resolve_pad(s->pad_x_end, s->filter_cols);
+  const npy_int64 rows = s->rows + s->pad_y + s->pad_y_end, cols = s->cols + s->pad_x + s->pad_x_end;
+  if (rows < s->filter_rows || cols < s->filter_cols) {
     PyErr_Format(PyExc_ValueError,
                  "%s: filters of %lld x %lld do not fit into images of %lld x %lld with pad (%lld, %lld); the padded "
                  "image must be at least as large as the filter",
@@ -91,8 +100,8 @@ static inline int conv_output_size(const char *op, ConvShape *s) {
                  (long long)s->pad_y, (long long)s->pad_x);
     return -1;
   }
-  s->out_rows = window_count(s->rows + 2 * s->pad_y, s->filter_rows, s->stride_y);
-  s->out_cols = window_count(s->cols + 2 * s->pad_x, s->filter_cols, s->stride_x);
+  s->out_rows = window_count(rows, s->filter_rows, s->stride_y, s->ignore_border);
+  s->out_cols = window_count(cols, s->filter_cols, s->stride_x, s->ignore_border);
   return 0;
 }
 

@@ -11,9 +11,14 @@ struct PoolShape {
   npy_int64 ds_y, ds_x, stride_y, stride_x, start_y, start_x;
 };
 
+// Values of the border parameter (pool.py has the same): cuda-convnet's rule, and Theano's without and with ignore_border.
+enum { kCudaConvnetBorder, kKeepBorder, kIgnoreBorder };
+
 static inline int pool_direction(const char *op, const char *direction, npy_int64 size, npy_int64 ds, npy_int64 stride,
-                                 npy_int64 start, npy_int64 outputs, npy_int64 *out_size) {
-  if (ds > size) {
+                                 npy_int64 start, npy_int64 outputs, npy_int64 border, npy_int64 *out_size) {
+  // With ignore_border the images are padded at both ends; without, a window may be larger than they are.
+  const npy_int64 padded = border == kIgnoreBorder ? size - 2 * start : size;
+  if (ds > padded && border != kKeepBorder) {
     PyErr_Format(PyExc_ValueError, "%s: ds is %lld, larger than the %lld %s of the images", op, (long long)ds,
                  (long long)size, direction);
     return -1;
@@ -23,7 +28,10 @@ static inline int pool_direction(const char *op, const char *direction, npy_int6
                  (long long)start, (long long)size, direction);
     return -1;
   }
-  *out_size = outputs > 0 ? outputs : window_count(size - start, ds, stride);
+  *out_size = outputs > 0                ? outputs
+              : border == kIgnoreBorder ? window_count(padded, ds, stride, true)
+                                        : window_count(size - start, ds, stride, false);
+  if (border == kKeepBorder && *out_size < 1) *out_size = 1;
   if (*out_size < 1) {
     PyErr_Format(PyExc_ValueError,
                  "%s: start is %lld; with ds %lld and stride %lld the %lld %s of the images give no output from there", op,
@@ -54,9 +62,10 @@ static inline int pool_shape(const char *op, const npy_int64 *images, const Para
   s->stride_x = params->stride_x;
   s->start_y = params->start_y;
   s->start_x = params->start_x;
-  return pool_direction(op, "rows", s->rows, s->ds_y, s->stride_y, s->start_y, params->outputs_y, &s->out_rows) ||
+  return pool_direction(op, "rows", s->rows, s->ds_y, s->stride_y, s->start_y, params->outputs_y,
+                        params->border, &s->out_rows) ||
                  pool_direction(op, "columns", s->cols, s->ds_x, s->stride_x, s->start_x, params->outputs_x,
-                                &s->out_cols)
+                                params->border, &s->out_cols)
              ? -1
              : 0;
 }
