@@ -220,7 +220,30 @@ def cross_map_norm(channels, size, batch):
     return [forward, backward]
 
 
+def shuffle_dims(channels, size, batch):
+    images = normal(batch, channels, size, size)
+    shuffled = np.ascontiguousarray(images.transpose(1, 2, 3, 0))
+    benches = []
+    for to, source, target in (("c01b", images, shuffled), ("bc01", shuffled, images)):
+        bench = Bench("ShuffleDims", "to " + to, shuffled.shape)
+        bench.add_ours(ops.ShuffleDims(to), source)
+        bench.few, bench.wanted = np.s_[:4], [target[:4]]
+        benches.append(bench)
+    return benches
+
+
+def fused_acts_grad(channels, size, batch):
+    acts, gacts = np.maximum(normal(channels, size, size, batch), 0), normal(channels, size, size, batch)
+    bench = Bench("FusedActsGrad", "relu", acts.shape)
+    bench.add_ours(lambda x, g: ops.FusedActsGrad("relu").make_node(x, g).outputs, acts, gacts)
+    gz = np.where(acts[:4] > 0, gacts[:4], 0).astype("float64")
+    bench.few, bench.wanted = np.s_[:4], [gz, gz.sum(axis=(1, 2, 3))]
+    return [bench]
+
+
 BUILDERS = {
+    "ShuffleDims": shuffle_dims,
+    "FusedActsGrad": fused_acts_grad,
     "MaxPool": max_pool,
     "AvgPool": avg_pool,
     "StochasticMaxPool": stochastic_max_pool,

@@ -4,10 +4,12 @@ from convnet_ops import theano_setup
 
 theano_setup.prepare()
 
-from convnet_ops import opt  # noqa: E402  (importing it registers the graph rewrites)
+from convnet_ops import nnet, opt  # noqa: E402  (importing opt registers the graph rewrites)
 from convnet_ops.filter_acts import FilterActs  # noqa: E402
+from convnet_ops.fused_acts import FusedActsGrad, FusedFilterActs  # noqa: E402
 from convnet_ops.img_acts import ImageActs  # noqa: E402
-from convnet_ops.layout import bc01_to_c01b, c01b_to_bc01, gpu_contiguous  # noqa: E402
+from convnet_ops.layout import ShuffleDims, bc01_to_c01b, c01b_to_bc01, gpu_contiguous  # noqa: E402
+from convnet_ops.opt import disable, enable, report  # noqa: E402
 from convnet_ops.pool import (  # noqa: E402
     AvgPool,
     AvgPoolGrad,
@@ -39,12 +41,15 @@ __all__ = [
     "CrossMapNorm",
     "CrossMapNormUndo",
     "FilterActs",
+    "FusedActsGrad",
+    "FusedFilterActs",
     "ImageActs",
     "MaxPool",
     "MaxPoolGrad",
     "MaxPoolRop",
     "ProbMaxPool",
     "ProbMaxPoolGrad",
+    "ShuffleDims",
     "StochasticMaxPool",
     "StochasticMaxPoolGrad",
     "WeightActs",
@@ -53,10 +58,14 @@ __all__ = [
     "__version__",
     "bc01_to_c01b",
     "c01b_to_bc01",
+    "disable",
+    "enable",
     "gpu_contiguous",
     "max_pool_c01b",
+    "nnet",
     "opt",
     "prob_max_pool_c01b",
+    "report",
     "stochastic_max_pool_c01b",
     "weighted_max_pool_c01b",
 ]

@@ -230,13 +230,15 @@ def max_pool_2d(input, ds, ignore_border=None, st=None, padding=(0, 0), mode="ma
     return pool_2d(input, ds, ignore_border, st, padding, mode)
 
 
-def swap(node):
+def swap(node, to_c01b=bc01_to_c01b):
     """The output of a node of Theano's, computed by an op of this library.
 
     Parameters
     ----------
     node : Apply
         Of one of CONV_OPS or POOL_OPS, on the host.
+    to_c01b : function
+        Gives a bc01 variable in c01b.
 
     Returns
     -------
@@ -253,7 +255,8 @@ def swap(node):
             raise Unsupported("its dtype is %s; it must be float32 or float64" % variable.dtype)
         if variable.ndim > 2 and variable.dtype != node.outputs[0].dtype:
             raise Unsupported("it mixes %s and %s" % (variable.dtype, node.outputs[0].dtype))
-    result = c01b_to_bc01(_swap_conv(node) if isinstance(node.op, CONV_OPS) else _swap_pool(node))
+    swap_op = _swap_conv if isinstance(node.op, CONV_OPS) else _swap_pool
+    result = c01b_to_bc01(swap_op(node, to_c01b))
     if isinstance(node.op, abstract_conv.AbstractConv2d_gradWeights):
         result = _flipped(node.op, result)
     return node.outputs[0].type.filter_variable(result, allow_convert=True)
@@ -266,7 +269,7 @@ def _swapped(variable):
         return variable
 
 
-def _swap_conv(node):
+def _swap_conv(node, to_c01b):
     op = node.op
     if op.unshared:
         raise Unsupported("its filters are unshared")
@@ -283,19 +286,19 @@ def _swap_conv(node):
     )
     if isinstance(op, abstract_conv.AbstractConv2d):
         images, filters = node.inputs
-        return FilterActs(**arguments)(bc01_to_c01b(images), bc01_to_c01b(_flipped(op, filters)))
+        return FilterActs(**arguments)(to_c01b(images), to_c01b(_flipped(op, filters)))
     if isinstance(op, abstract_conv.AbstractConv2d_gradInputs):
         filters, hid_acts, shape = node.inputs
-        return ImageActs(**arguments)(bc01_to_c01b(hid_acts), bc01_to_c01b(_flipped(op, filters)), shape)
+        return ImageActs(**arguments)(to_c01b(hid_acts), to_c01b(_flipped(op, filters)), shape)
     images, hid_grads, shape = node.inputs
-    return WeightActs(**arguments)(bc01_to_c01b(images), bc01_to_c01b(hid_grads), shape)[0]
+    return WeightActs(**arguments)(to_c01b(images), to_c01b(hid_grads), shape)[0]
 
 
 def _flipped(op, filters):
     return filters[:, :, ::-1, ::-1] if op.filter_flip else filters
 
 
-def _swap_pool(node):
+def _swap_pool(node, to_c01b):
     op = node.op
     x, ws, stride, pad = node.inputs[0], *(_constant_pair(variable) for variable in node.inputs[-3:])
     if op.ndim != 2 or x.ndim != 4:
@@ -303,7 +306,7 @@ def _swap_pool(node):
     if None in (ws, stride, pad):
         raise Unsupported("its window, stride or pad is not known when the function is compiled")
     arguments = dict(ds=ws, stride=stride, start=(-pad[0], -pad[1]), ignore_border=bool(op.ignore_border))
-    arrays = [bc01_to_c01b(variable) for variable in node.inputs[:-3]]
+    arrays = [to_c01b(variable) for variable in node.inputs[:-3]]
     if isinstance(op, theano_pool.MaxPoolGrad):
         return MaxPoolGrad(**arguments)(*arrays)
     if isinstance(op, theano_pool.DownsampleFactorMaxGradGrad):

@@ -48,6 +48,40 @@ def filter_acts(images, filters, pad=0, stride=1, groups=1):
     return out
 
 
+def activate(values, activation, slope=0.0):
+    """The activations of FusedFilterActs."""
+    values = np.asarray(values, "float64")
+    if activation in ("relu", "leaky_relu"):
+        return np.where(values < 0, slope * values, values)
+    if activation == "tanh":
+        return np.tanh(values)
+    if activation == "sigmoid":
+        return 1 / (1 + np.exp(-values))
+    return values
+
+
+def fused_filter_acts(images, filters, bias, activation="linear", slope=0.0, **options):
+    """activation(filter_acts(images, filters) + bias)."""
+    biased = filter_acts(images, filters, **options) + np.asarray(bias, "float64")[:, None, None, None]
+    return activate(biased, activation, slope)
+
+
+def fused_acts_grad(acts, gacts, activation="linear", slope=0.0, at_zero=0.0):
+    """gacts times the derivative of the activation whose values are acts, and the sum of that for each filter."""
+    acts, gacts = np.asarray(acts, "float64"), np.asarray(gacts, "float64")
+    derivative = np.ones_like(acts)
+    if activation in ("relu", "leaky_relu"):
+        below = np.signbit(acts)
+        derivative[below] = slope
+        derivative[(acts == 0) & ~below] = at_zero
+    if activation == "tanh":
+        derivative = 1 - acts**2
+    if activation == "sigmoid":
+        derivative = acts * (1 - acts)
+    gz = gacts * derivative
+    return gz, gz.sum(axis=(1, 2, 3))
+
+
 def img_acts(hid_acts, filters, output_shape=None, pad=0, stride=1, groups=1):
     """The gradient of `filter_acts` with respect to images of `output_shape`."""
     hid_acts, filters = np.asarray(hid_acts, "float64"), np.asarray(filters, "float64")
@@ -87,6 +121,14 @@ def weight_acts(images, hid_grads, output_shape, pad=0, stride=1, groups=1):
                 window = padded[own_channels, y * stride_y : y * stride_y + rows, x * stride_x : x * stride_x + cols]
                 gradient[..., own_filters] += np.tensordot(window, hid_grads[own_filters, y, x], (3, 1))
     return gradient
+
+
+def shuffle_dims(x, to, flip=False):
+    """The axes of a bc01 array in the order c01b, or the other way; with flip rows and columns run backwards."""
+    rows, cols = (2, 3) if to == "c01b" else (1, 2)
+    x = np.asarray(x, "float64")
+    x = np.flip(np.flip(x, rows), cols) if flip else x
+    return x.transpose({"c01b": (1, 2, 3, 0), "bc01": (3, 0, 1, 2)}[to])
 
 
 def max_pool(images, ds, stride, start=0, outputs=0):

@@ -7,6 +7,7 @@
 //
 // FilterActs is this as it stands. ImageActs is it too, over the output's gradients, with arranged filters (img_acts.cu):
 // there m counts (channel, phase), and the kPhases version of the last step scatters the phases to their pixels.
+// FusedFilterActs (fused_filter_acts.cu) is it with another struct, whose finish_sums() adds a bias and an activation.
 //
 // Block    kTileM x kTileN outputs of one group; consecutive blocks share a column tile, so that its images are read
 //          from L2 by all but the first, and the filters stay in L2 throughout.
@@ -49,9 +50,14 @@ struct CorrelateArgs {
   Divisor by_m_tiles;
 };
 
+// What happens to a thread's sums before they are stored, in an overload for another struct: here nothing. m_begin is
+// the output channel of the first of them.
+template <int kLanesM>
+__device__ __forceinline__ void finish_sums(const CorrelateArgs &, int group, int m_begin, float (&sum)[8][8]) {}
+
 template <int kLanesM, int kWarpsM, int kWarpsN, int kDepth, int kStages, int kVecM, int kVecN, bool kPhases,
-          bool kTrim>
-__device__ __forceinline__ void correlate(const CorrelateArgs &a) {
+          bool kTrim, typename Args>
+__device__ __forceinline__ void correlate(const Args &a) {
   constexpr int kLanesN = 32 / kLanesM;
   constexpr int kTileM = 8 * kLanesM * kWarpsM;
   constexpr int kTileN = 8 * kLanesN * kWarpsN;
@@ -199,6 +205,7 @@ __device__ __forceinline__ void correlate(const CorrelateArgs &a) {
     stage = (stage + 1) % kStages;
   }
 
+  finish_sums<kLanesM>(a, group, m_begin + warp_m, sum);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll

@@ -22,7 +22,11 @@ struct FilterActsArgs {
   int size;              // outputs
 };
 
-__device__ __forceinline__ void filter_acts(const FilterActsArgs &a) {
+// What is stored of a sum; another struct has another overload.
+__device__ __forceinline__ float finish_sum(const FilterActsArgs &, int filter, double sum) { return (float)sum; }
+
+template <typename Args>
+__device__ __forceinline__ void filter_acts(const Args &a) {
   for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < a.size; i += (size_t)gridDim.x * blockDim.x) {
     const int image = i % a.n;
     const int x = i / a.n % a.out_cols;
@@ -41,6 +45,6 @@ __device__ __forceinline__ void filter_acts(const FilterActsArgs &a) {
                  a.filters[((c * a.filter_rows + r) * a.filter_cols + s) * a.filter_count + filter];
         }
       }
-    a.out[i] = (float)sum;
+    a.out[i] = finish_sum(a, filter, sum);
   }
 }

@@ -11,6 +11,7 @@ from collections import namedtuple
 ConvProblem = namedtuple("ConvProblem", "name images filters pad stride groups tier reason")
 PoolProblem = namedtuple("PoolProblem", "name images ds stride start outputs tier reason")
 NormProblem = namedtuple("NormProblem", "name images size_f add_scale pow_scale blocked tier reason")
+ShuffleProblem = namedtuple("ShuffleProblem", "name images tier reason")
 Layer = namedtuple("Layer", "name batch channels size filters filter_size stride pad")
 
 
@@ -24,6 +25,10 @@ def _pool(name, images, ds, stride, reason, start=0, outputs=0, tier="quick"):
 
 def _norm(name, images, size_f, add_scale, pow_scale, reason, blocked=False, tier="quick"):
     return NormProblem(name, images, size_f, add_scale, pow_scale, blocked, tier, reason)
+
+
+def _shuffle(name, images, reason, tier="quick"):
+    return ShuffleProblem(name, images, tier, reason)
 
 
 # images (C, H, W, N), filters (C / groups, R, S, F)
@@ -164,11 +169,33 @@ NORM_PROBLEMS = [
     _norm("odd batch", (64, 13, 13, 129), 5, 1e-2, 0.75, "a batch of 129", tier="full"),
 ]
 
+# images (N, C, H, W): the side of a matrix, and the other one, C * H * W
+SHUFFLE_PROBLEMS = [
+    _shuffle("plain", (4, 3, 4, 4), "4 x 48: both sides divisible by 4"),
+    _shuffle("one of everything", (1, 1, 1, 1), "all sizes 1"),
+    _shuffle("odd sizes", (3, 5, 7, 9), "3 x 315: no side divisible by 4"),
+    _shuffle("tiles", (68, 4, 5, 5), "68 x 100: the tails of tiles of 64 and 32, with loads of 4"),
+    _shuffle("odd tiles", (67, 3, 5, 7), "67 x 105: the same, with loads of 1"),
+    _shuffle("odd batch", (65, 4, 4, 4), "65 x 64: loads of 4 on one side only"),
+    _shuffle("odd images", (64, 3, 5, 5), "64 x 75: on the other one"),
+    _shuffle("one image", (1, 8, 9, 10), "1 x 720: a copy, unless flipped"),
+    _shuffle("three images", (3, 16, 21, 13), "3 x 4368: several thin tiles of 1365 columns"),
+    _shuffle("eight images", (8, 4, 12, 11), "8 x 528: a thin tile of as many rows as it holds"),
+    _shuffle("nine images", (9, 2, 16, 16), "9 x 512: one row more"),
+    _shuffle("scalars", (130, 1, 1, 1), "130 x 1"),
+    _shuffle("three values", (1400, 1, 1, 3), "1400 x 3: thin the other way"),
+    _shuffle("no images", (0, 3, 4, 5), "no elements"),
+    _shuffle("no rows", (2, 3, 0, 5), "no elements, in images without area"),
+    _shuffle("the seed's batch", (500, 3, 11, 13), "500 x 429", tier="full"),
+    _shuffle("alex1's filters", (64, 3, 11, 11), "64 x 363", tier="full"),
+    _shuffle("alex3, small", (32, 192, 13, 13), "32 x 32448", tier="full"),
+]
+
 if "CONVNET_OPS_TIERS" in os.environ:
     _chosen = os.environ["CONVNET_OPS_TIERS"].split(",")
-    CONV_PROBLEMS, POOL_PROBLEMS, PROB_PROBLEMS, NORM_PROBLEMS = (
+    CONV_PROBLEMS, POOL_PROBLEMS, PROB_PROBLEMS, NORM_PROBLEMS, SHUFFLE_PROBLEMS = (
         [problem for problem in table if problem.tier in _chosen]
-        for table in (CONV_PROBLEMS, POOL_PROBLEMS, PROB_PROBLEMS, NORM_PROBLEMS)
+        for table in (CONV_PROBLEMS, POOL_PROBLEMS, PROB_PROBLEMS, NORM_PROBLEMS, SHUFFLE_PROBLEMS)
     )
 
 # The layers of the benchmarks at their full size.

@@ -1,4 +1,4 @@
-"""conv2d, its gradients and pool_2d against Theano's functions of the same names, in float64, on the CPU and the GPU."""
+"""conv2d, its gradients and pool_2d against Theano's functions of these names, in float64, on the CPU and the GPU."""
 
 import inspect
 import warnings
@@ -13,7 +13,7 @@ from theano.tensor.nnet import abstract_conv
 from theano.tensor.signal import pool
 
 from tests.comparison import assert_close
-from tests.processors import GPU_CONTEXT, gpu_or_skip
+from tests.processors import gpu_or_skip
 
 CPU = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
 GPU = Mode(linker="cvm", optimizer="fast_run").including("gpuarray")
@@ -57,8 +57,7 @@ def check(build_ours, build_theanos, values, terms, gpu):
     inputs = [T.TensorType("float64", (False,) * 4)() for _ in values]
     expected, _ = evaluate(build_theanos(*inputs), inputs, values, CPU, "float64")
     inputs = [T.TensorType("float32", (False,) * 4)() for _ in values]
-    placed = [variable.transfer(GPU_CONTEXT) for variable in inputs] if gpu else inputs
-    found, function = evaluate(build_ours(*placed), inputs, values, GPU if gpu else CPU, "float32")
+    found, function = evaluate(build_ours(*inputs), inputs, values, GPU if gpu else CPU, "float32")
     ops = [node.op for node in function.maker.fgraph.toposort()]
     assert not [op for op in ops if isinstance(op, (abstract_conv.BaseAbstractConv,) + nnet.POOL_OPS)], ops
     assert any(isinstance(op, GpuOp if gpu else ConvnetOp) for op in ops), ops

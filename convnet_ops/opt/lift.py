@@ -6,7 +6,9 @@ its optimizers (graph at a time, node at a time) know them, and no transfer is l
 
 from convnet_ops import (
     filter_acts,
+    fused_acts,
     img_acts,
+    layout,
     pool,
     probabilistic_max_pooling,
     response_norm,
@@ -36,7 +38,15 @@ def gpu_twins(*modules):
 
 
 GPU_TWINS = gpu_twins(
-    filter_acts, img_acts, weight_acts, pool, stochastic_pool, probabilistic_max_pooling, response_norm
+    filter_acts,
+    img_acts,
+    weight_acts,
+    pool,
+    stochastic_pool,
+    probabilistic_max_pooling,
+    response_norm,
+    fused_acts,
+    layout,
 )
 
 
