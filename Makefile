@@ -20,7 +20,7 @@ TESTS = tests
 GPU_OP_TESTS = test_filter_acts.py:test_filter_acts_gpu test_filter_acts.py:test_img_acts_gpu \
   test_filter_acts.py:test_weight_acts_gpu test_pool.py:test_gpu \
   test_stochastic_pool.py:test_gpu test_probabilistic_max_pooling.py:test_gpu \
-  test_response_norm.py:test_gpu
+  test_response_norm.py:test_gpu test_layout.py:test_gpu test_fused_acts.py:test_gpu test_fused_acts.py:test_grad_gpu
 
 .PHONY: lenet test test-emulated kernels check memcheck bench clean
 

@@ -26,7 +26,7 @@ setup(
     python_requires=">=3.8,<3.12",
     install_requires=["theano==1.0.5", "numpy>=1.22,<1.24", "scipy", "setuptools<81"],
     extras_require={
-        "test": ["pynose", "hypothesis"],
+        "test": ["pynose", "hypothesis", "Lasagne==0.1"],
         "examples": ["tqdm", "matplotlib", "mlxtend"],
         "gpu": ["mako", "pycuda"],
     },

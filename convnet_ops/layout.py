@@ -40,11 +40,15 @@ def c01b_to_bc01(x):
 
 
 class Contiguous(CpuContiguous):
-    """Theano's CpuContiguous, with the derivative along a direction that it lacks."""
+    """Theano's CpuContiguous, with the shape and the derivative along a direction that it lacks."""
 
     # An op without props is compiled anew in every process.
     __props__ = ("order",)
     order = "C"
+
+    # Without it who asks for the shape needs the array; in a graph that moves to the GPU it comes back for that.
+    def infer_shape(self, node, input_shapes):
+        return input_shapes
 
     def R_op(self, inputs, eval_points):
         return [None if eval_points[0] is None else self(eval_points[0])]
@@ -55,6 +59,9 @@ class ContiguousOnGpu(GpuContiguous):
 
     __props__ = ("order",)
     order = "C"
+
+    def infer_shape(self, node, input_shapes):
+        return input_shapes
 
     def R_op(self, inputs, eval_points):
         return [None if eval_points[0] is None else self(eval_points[0])]

@@ -8,6 +8,7 @@ import theano.tensor as T
 from convnet_ops import FilterActs, MaxPool, ShuffleDims, bc01_to_c01b, c01b_to_bc01, gpu_contiguous, reference
 from convnet_ops.opt import GPU_TWINS
 from theano.compile.mode import Mode
+from theano.compile.ops import Shape_i
 from theano.gpuarray.basic_ops import GpuContiguous
 from theano.gpuarray.type import GpuArrayType
 from theano.gradient import verify_grad
@@ -236,6 +237,20 @@ def check_gradients(device):
 
 
 test_gradients = on_both(check_gradients)
+
+
+def check_shapes_need_no_arrays(device):
+    """Who asks gpu_contiguous for a shape, as a gradient does, moves no array to the host."""
+
+    def build(x, w):
+        return [T.grad((seed_conv(x, w) ** 2).sum(), w)]
+
+    nodes = Graphs(device, build).function.maker.fgraph.apply_nodes
+    read = [node.inputs[0].owner for node in nodes if isinstance(node.op, Shape_i)]
+    assert read and not any(read), read
+
+
+test_shapes_need_no_arrays = on_both(check_shapes_need_no_arrays)
 
 
 def check_one_copy_for_all_readers(device):

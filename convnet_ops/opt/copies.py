@@ -78,7 +78,9 @@ def copy_shuffle(fgraph, variable):
         return False
     if not flip and _same_order(source, to):
         return False
-    if not any(_reads(fgraph, client, variable, to) for client, _ in variable.clients):
+    # libgpuarray cannot bring an array to the host that runs backwards, such as a flipped output.
+    backwards = on_gpu and flip and any(client == "output" for client, _ in variable.clients)
+    if not backwards and not any(_reads(fgraph, client, variable, to) for client, _ in variable.clients):
         return False
     copy = (GPU_TWINS[ShuffleDims] if on_gpu else ShuffleDims)(to, flip)(source)
     if copy.type != variable.type:
@@ -162,9 +164,9 @@ def _reads(fgraph, client, variable, to):
         return False
     if isinstance(client.op, Reshape):
         return not _reshape_is_a_view(fgraph, client, variable, to)
-    # The time on a view over that of a copy and of the op on it, on 2 cores, with 370,000 to 9,000,000 floats. Rectifiers
-    # and products: 1.1 to 7; tanh, which takes far longer than a copy: 0.95 to 1.07. Sums over some axes: 0.3 to 2.6, most
-    # of them 0.6 to 0.8; sums over all and maxima: 0.8 to 3.4, median 1.1.
+    # The time on a view over that of a copy and of the op on it, on 2 cores, with 370,000 to 9,000,000 floats:
+    # rectifiers and products 1.1 to 7; tanh, which takes far longer than a copy, 0.95 to 1.07; sums over some axes 0.3
+    # to 2.6, most of them 0.6 to 0.8; sums over all and maxima 0.8 to 3.4, median 1.1.
     if isinstance(client.op, CAReduce) and not isinstance(variable.type, GpuArrayType):
         return False
     return True
@@ -177,6 +179,8 @@ def _reshape_is_a_view(fgraph, reshape, variable, to):
     """
     shape = reshape.inputs[1].owner
     if reshape.op.ndim != 2 or shape is None or not isinstance(shape.op, MakeVector):
+        return False
+    if not hasattr(fgraph, "shape_feature"):
         return False
     axis, side = (0, 0) if to == "bc01" else (3, 1)
     sizes = [shape.inputs[side], fgraph.shape_feature.get_shape(variable, axis)]
