@@ -243,7 +243,7 @@ def check_shapes_need_no_arrays(device):
     """Who asks gpu_contiguous for a shape, as a gradient does, moves no array to the host."""
 
     def build(x, w):
-        return [T.grad((seed_conv(x, w) ** 2).sum(), w)]
+        return [3 * T.grad((seed_conv(x, w) ** 2).sum(), w)]
 
     nodes = Graphs(device, build).function.maker.fgraph.apply_nodes
     read = [node.inputs[0].owner for node in nodes if isinstance(node.op, Shape_i)]
@@ -292,6 +292,19 @@ def check_views_stay_views(device):
 
 
 test_views_stay_views = on_both(check_views_stay_views)
+
+
+def test_flipped_outputs_on_the_gpu():
+    """They are copied, so that no array that runs backwards leaves the function."""
+    gpu_or_skip()
+    x, w = (GpuArrayType("float32", (False,) * 4, context_name=GPU_CONTEXT)() for _ in "xw")
+    flipped = bc01_to_c01b(w)[:, ::-1, ::-1]
+    out = FilterActs()(bc01_to_c01b(x), bc01_to_c01b(w))
+    function = theano.function([x, w], [out.transfer(GPU_CONTEXT), flipped.transfer(GPU_CONTEXT)], mode=mode_for("gpu"))
+    filters = numbered((8, 3, 3, 2))
+    found = function(to_gpu(numbered((4, 3, 7, 8))), to_gpu(filters))[1]
+    assert found.flags.c_contiguous
+    assert_identical(np.array(found), reference.shuffle_dims(filters, "c01b", True), "flipped filters")
 
 
 def check_dense_layers(device):
