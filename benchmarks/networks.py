@@ -90,13 +90,19 @@ class Network(object):
 
     def bc01(self, x, weights, biases):
         import theano.tensor as T
-        from theano.tensor.signal.pool import pool_2d
+        from theano.tensor.nnet.abstract_conv import get_conv_output_shape
+        from theano.tensor.signal.pool import Pool, pool_2d
 
-        for w, b, (_, _, stride, pad, ds, pool_stride) in zip(weights, biases, self.layers):
-            x = T.nnet.conv2d(x, w, border_mode=pad, subsample=(stride, stride))
+        # With the shapes, as Lasagne gives them.
+        shape = self.images.shape
+        for w, b, value, (_, _, stride, pad, ds, pool_stride) in zip(weights, biases, self.filters, self.layers):
+            stride, pad = (stride, stride), (pad, pad)
+            x = T.nnet.conv2d(x, w, shape, value.shape, border_mode=pad, subsample=stride)
+            shape = get_conv_output_shape(shape, value.shape, pad, stride)
             x = T.nnet.relu(x + b.dimshuffle("x", 0, "x", "x"))
             if ds:
                 x = pool_2d(x, (ds, ds), stride=(pool_stride, pool_stride), ignore_border=True)
+                shape = Pool.out_shape(shape, (ds, ds), True, (pool_stride, pool_stride))
         return x.flatten(2)
 
     def c01b(self, x, weights, biases):

@@ -27,7 +27,7 @@ LAYERS = {
     "vgg3_2": (128, 28, 128, 3, 1, 1),
     "1x1": (256, 14, 128, 1, 1, 0),
 }
-BATCHES = {"cuda": (1, 4, 16, 64, 128), "cpu": (1, 4, 16, 64)}
+BATCHES = {"cuda": (1, 4, 8, 16, 64, 128), "cpu": (1, 4, 16, 64)}
 DIRECTIONS = "forward", "forward and gradients"
 
 

@@ -18,6 +18,7 @@ from tests.test_bad_input import raises
 
 # Elemwise nodes as they are, for all tests the same: else most of the time here is their compilation.
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray", "fusion", "inplace")
+CPU_MODE = CPU_MODE.including("convnet_ops_cpu_fusion")
 GPU_MODE = Mode(linker="cvm", optimizer="fast_run").including("gpuarray").excluding("fusion", "inplace")
 UNFUSED_MODE = CPU_MODE.excluding("convnet_ops_fusion")
 

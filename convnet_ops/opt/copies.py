@@ -78,7 +78,7 @@ def copy_shuffle(fgraph, variable):
         return False
     if not flip and _same_order(source, to):
         return False
-    # libgpuarray cannot bring an array to the host that runs backwards, such as a flipped output.
+    # Whoever takes a flipped output would get an array that runs backwards through memory.
     backwards = on_gpu and flip and any(client == "output" for client, _ in variable.clients)
     if not backwards and not any(_reads(fgraph, client, variable, to) for client, _ in variable.clients):
         return False

@@ -18,11 +18,11 @@ from convnet_ops import (
 from convnet_ops.base import GpuOp
 from convnet_ops.layout import Contiguous, ContiguousOnGpu
 from theano.compile import optdb
-from theano.gof import TopoOptimizer, local_optimizer
+from theano.gof import Optimizer, TopoOptimizer, local_optimizer
 from theano.gof.opt import copy_stack_trace
 from theano.gpuarray.basic_ops import HostFromGpu, as_gpuarray_variable
 from theano.gpuarray.opt import op_lifter, register_opt, register_opt2
-from theano.gpuarray.type import GpuArrayType
+from theano.gpuarray.type import GpuArrayType, list_contexts
 
 
 def gpu_twins(*modules):
@@ -48,6 +48,21 @@ GPU_TWINS = gpu_twins(
     fused_acts,
     layout,
 )
+
+
+class MarkGpuGraph(Optimizer):
+    """Notes on a graph that it goes to a GPU: it runs where Theano's rewrites for GPUs do, before them."""
+
+    def apply(self, fgraph):
+        fgraph.convnet_ops_to_gpu = bool(list_contexts())
+
+
+def goes_to_gpu(fgraph):
+    """Whether a graph will move to a GPU, for rewrites that pay on one of the processors."""
+    return getattr(fgraph, "convnet_ops_to_gpu", False)
+
+
+optdb.register("convnet_ops_mark_gpu", MarkGpuGraph(), 48.1, "fast_run", "fast_compile", "gpuarray")
 
 
 @register_opt("fast_compile")

@@ -8,13 +8,15 @@ Pooling follows where its images, or its gradients, are in c01b anyway. `enable`
 
 from collections import namedtuple
 
+import numpy as np
+import theano
 from convnet_ops import nnet
 from convnet_ops.opt import layouts
+from convnet_ops.opt.lift import goes_to_gpu
 from theano.compile import optdb
 from theano.gof import Optimizer
 from theano.gof.opt import copy_stack_trace
 from theano.gof.toolbox import ReplaceValidate
-from theano.gpuarray.type import list_contexts
 from theano.tensor.elemwise import CAReduce, DimShuffle
 from theano.tensor.nnet.conv import ConvOp
 
@@ -34,7 +36,7 @@ class SwapOptimizer(Optimizer):
         if not any(isinstance(node.op, nnet.CONV_OPS) for node in nodes):
             choices += [Choice(str(node.op), False, _NO_CONVOLUTION) for node in nodes if _is_theanos(node)]
             return
-        on_gpu = getattr(fgraph, "convnet_ops_to_gpu", False)
+        on_gpu = goes_to_gpu(fgraph)
         wanted = _wanted_in_c01b(fgraph, nodes, on_gpu)
         shuffles = {}
 
@@ -64,13 +66,6 @@ class SwapOptimizer(Optimizer):
                 fgraph.replace_all_validate(list(zip(node.outputs, outputs)), reason="convnet_ops_swap")
 
 
-class MarkGpuGraph(Optimizer):
-    """Notes on the graph that it goes to a GPU: it runs where Theano's rewrites for GPUs do."""
-
-    def apply(self, fgraph):
-        fgraph.convnet_ops_to_gpu = bool(list_contexts())
-
-
 def reason_to_leave(node, on_gpu, wanted):
     """Why a node of Theano's stays, or ''."""
     if isinstance(node.op, ConvOp):
@@ -81,9 +76,29 @@ def reason_to_leave(node, on_gpu, wanted):
         return str(reason)
     if on_gpu and node.outputs[0].dtype != "float32":
         return "our ops compute %s on the CPU only" % node.outputs[0].dtype
-    if isinstance(node.op, nnet.POOL_OPS) and not _moves(node, wanted):
-        return _NO_CONVOLUTION
+    if isinstance(node.op, nnet.POOL_OPS):
+        return "" if _moves(node, wanted) else _NO_CONVOLUTION
+    return slower(node.op, on_gpu)
+
+
+def slower(op, on_gpu):
+    """Why Theano's own convolution is the faster choice, or ''; what is not known of the shapes speaks for ours.
+
+    Measured by benchmarks/swapped.py. On the GPU ours were faster from a batch of 8 on and mostly slower on less. On
+    the CPU OpenBLAS multiplies large matrices faster than our op computes its sums, and small batches fill no vectors.
+    """
+    batch, least = op.imshp[0], 8 if on_gpu else 16
+    if not on_gpu and not theano.config.blas.ldflags:
+        return ""
+    if batch is not None and int(batch) < least:
+        return "its batch is %d; Theano's op is faster under %d on the %s" % (batch, least, "GPU" if on_gpu else "CPU")
+    weights = 0 if None in op.kshp else np.prod([int(size) for size in op.kshp])
+    if not on_gpu and weights > CPU_WEIGHTS:
+        return "it has %d weights; with a BLAS Theano's op is faster over %d on the CPU" % (weights, CPU_WEIGHTS)
     return ""
+
+
+CPU_WEIGHTS = 1 << 17
 
 
 _NO_CONVOLUTION = "no convolution beside it that keeps its images in c01b: it would need two shuffles of its own"
@@ -129,7 +144,6 @@ def _wanted_in_c01b(fgraph, nodes, on_gpu):
 # Which inputs are images or their gradients: the first, the second, both.
 _CONV_KINDS = dict(zip(nnet.CONV_OPS, (1, 2, 3)))
 
-optdb.register("convnet_ops_mark_gpu", MarkGpuGraph(), 48.1, "fast_run", "fast_compile", "gpuarray")
 NAME = "convnet_ops_swap"
 # Before the ops move to the GPU (48.5), after everything that simplifies expressions: those would undo it.
 optdb.register(NAME, SwapOptimizer(), 48.2, "convnet_ops")
