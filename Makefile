@@ -56,6 +56,10 @@ bench: .venv/installed
 	$(VENV_PYTHON) -m benchmarks.conv benchmarks/results/conv.json
 	$(VENV_PYTHON) -m benchmarks.table benchmarks/results/conv.json benchmarks/README.md
 	for device in cuda cpu; do \
+	  for bench in networks swapped; do \
+	    $(VENV_PYTHON) -m benchmarks.$$bench benchmarks/results/$${bench}_$$device.json --device $$device && \
+	    $(VENV_PYTHON) -m benchmarks.table benchmarks/results/$${bench}_$$device.json benchmarks/README.md || exit 1; \
+	  done; \
 	  $(VENV_PYTHON) -m benchmarks.memory_ops benchmarks/results/memory_ops_$$device.json --device $$device \
 	    $(if $(TORCH_PYTHON),--torch-python '$(TORCH_PYTHON)') && \
 	  $(VENV_PYTHON) -m benchmarks.table benchmarks/results/memory_ops_$$device.json benchmarks/README.md || exit 1; \

@@ -1,8 +1,8 @@
-"""Makes a table of benchmarks/README.md from a result of benchmarks.conv or benchmarks.memory_ops.
+"""Makes a table of benchmarks/README.md from a result of the benchmarks.
 
-    python -m benchmarks.table RESULT.json [README.md]
+    python -m benchmarks.table RESULT.json [README.md [NAME]]
 
-Prints it, or puts it between the markers of its name in that file.
+Prints it, or puts it between the markers of its name, or of NAME, in that file.
 """
 
 import json
@@ -116,7 +116,49 @@ def markdown(result):
     return "\n".join(lines)
 
 
-MARKERS = {"table": markdown, "memory": memory_markdown, "memory-cpu": memory_markdown}
+def networks_markdown(result):
+    """The Markdown table of benchmarks.networks: the time of a training step, and what part of that is Theano's."""
+    ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
+    lines = [
+        provenance(result),
+        "",
+        "| network | batch | %s |" % " | ".join(ways),
+        "|---|---|%s" % ("---|" * len(ways)),
+    ]
+    for network in dict.fromkeys(row["network"] for row in result["rows"]):
+        rows = {row["way"]: row for row in result["rows"] if row["network"] == network}
+        cells = ["%s (%.2f)" % (duration(rows[way]["ms"]), rows["theano"]["ms"] / rows[way]["ms"]) for way in ways]
+        lines.append("| %s | %d | %s |" % (network, rows["theano"]["batch"], " | ".join(cells)))
+    return "\n".join(lines)
+
+
+def swapped_markdown(result):
+    """The Markdown table of benchmarks.swapped: Theano's time over ours, by layer and batch."""
+    cells = {(row["layer"], row["batch"], row["direction"]): row["ratio"] for row in result["rows"]}
+    layers, batches, directions = (list(dict.fromkeys(column)) for column in zip(*cells))
+    lines = [
+        provenance(result),
+        "",
+        "Theano's time over ours: %s." % " / ".join(directions),
+        "",
+        "| layer | %s |" % " | ".join("batch %d" % batch for batch in batches),
+        "|---|%s" % ("---|" * len(batches)),
+    ]
+    for layer in layers:
+        ratios = [" / ".join("%.3g" % cells[layer, batch, way] for way in directions) for batch in batches]
+        lines.append("| %s | %s |" % (layer, " | ".join(ratios)))
+    return "\n".join(lines)
+
+
+MARKERS = {
+    "table": markdown,
+    "memory": memory_markdown,
+    "memory-cpu": memory_markdown,
+    "networks": networks_markdown,
+    "networks-cpu": networks_markdown,
+    "swapped": swapped_markdown,
+    "swapped-cpu": swapped_markdown,
+}
 
 
 def replace_table(text, name, table):
@@ -137,7 +179,7 @@ def main(arguments):
     with open(arguments[1], encoding="utf-8") as file:
         text = file.read()
     with open(arguments[1], "w", encoding="utf-8") as file:
-        file.write(replace_table(text, name, table))
+        file.write(replace_table(text, arguments[2] if len(arguments) > 2 else name, table))
 
 
 if __name__ == "__main__":
