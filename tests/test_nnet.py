@@ -65,24 +65,27 @@ def check(build_ours, build_theanos, values, terms, gpu):
         assert_close(one, other, terms, "output %d" % index)
 
 
-def on_processors(*case):
-    for gpu in (False, True):
-        yield (check_case, gpu) + case
+def test_cpu():
+    for images, filters, options in CONVS:
+        yield check_conv, images, filters, options, False
+    for shape, options in POOLS:
+        for mode in MODES:
+            yield check_pool, shape, dict(options, mode=mode), False
 
 
-def check_case(gpu, check_function, *arguments):
-    if gpu:
-        gpu_or_skip()
-    check_function(*arguments, gpu=gpu)
-
-
-def test_conv2d():
-    for case in CONVS:
-        yield from on_processors(check_conv, *case)
+def test_gpu():
+    for images, filters, options in CONVS:
+        yield check_conv, images, filters, options, True
+    # Each case compiles for seconds: the maximum everywhere, the others in turn.
+    for index, (shape, options) in enumerate(POOLS):
+        yield check_pool, shape, dict(options, mode="max"), True
+        yield check_pool, shape, dict(options, mode=MODES[1 + index % 3]), True
 
 
 def check_conv(images_shape, filters_shape, options, gpu):
     """The three functions, and Theano's derivatives of ours."""
+    if gpu:
+        gpu_or_skip()
     rng = np.random.RandomState()
     out_shape = abstract_conv.get_conv_output_shape(
         images_shape,
@@ -114,17 +117,10 @@ def check_conv(images_shape, filters_shape, options, gpu):
     check(ours, theanos_and_gradients, values, int(np.prod(images_shape)), gpu)
 
 
-def test_pool_2d():
-    for index, (shape, options) in enumerate(POOLS):
-        for mode in MODES:
-            # Each case of the GPU compiles for seconds: the maximum everywhere, the others in turn.
-            for case in on_processors(check_pool, shape, dict(options, mode=mode)):
-                if not case[1] or mode in ("max", MODES[1 + index % 3]):
-                    yield case
-
-
 def check_pool(shape, options, gpu):
     """Values and gradients; ties in a maximum's window are frequent."""
+    if gpu:
+        gpu_or_skip()
     rng = np.random.RandomState()
     x_value = rng.randint(-3, 4, shape).astype("float64")
     out_shape = pool.Pool.out_shape(
