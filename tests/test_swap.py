@@ -307,6 +307,8 @@ def test_slower():
         (False, (15, 3, 9, 9), None, "batch is 15"),
         (False, (16, 3, 9, 9), (64, 32, 5, 5), ""),
         (False, (None, 3, 9, 9), (384, 256, 3, 3), "weights"),
+        (False, None, (64, 32, 1, 1), "1 x 1"),
+        (True, None, (64, 32, 1, 1), ""),
         (False, None, None, ""),
     ):
         yield check_slower, gpu, images, filters, word

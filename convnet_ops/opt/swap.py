@@ -92,6 +92,8 @@ def slower(op, on_gpu):
         return ""
     if batch is not None and int(batch) < least:
         return "its batch is %d; Theano's op is faster under %d on the %s" % (batch, least, "GPU" if on_gpu else "CPU")
+    if not on_gpu and tuple(op.kshp[-2:]) == (1, 1):
+        return "its filters are 1 x 1; with a BLAS Theano's op is faster on the CPU"
     weights = 0 if None in op.kshp else np.prod([int(size) for size in op.kshp])
     if not on_gpu and weights > CPU_WEIGHTS:
         return "it has %d weights; with a BLAS Theano's op is faster over %d on the CPU" % (weights, CPU_WEIGHTS)
