@@ -1,8 +1,8 @@
 """Times every row of the kernel tables on the layers of the benchmark: what the weights of the rows are set by.
 
-    python -m benchmarks.rows RESULT.json [--layers lenet1 alex2 ...] [--repeats 5]
+    python -m benchmarks.rows RESULT.json [--layers lenet1 alex2 ...] [--batches 1 16 ...] [--repeats 5]
 
-Prints, for every layer and direction, the rows from the fastest on, and marks the one that the host code chooses.
+Prints, for every layer, precision and direction, the rows from the fastest on, and what the host code chose.
 """
 
 import argparse
@@ -10,23 +10,21 @@ import json
 import os
 import sys
 
-from convnet_ops.opt import GPU_TWINS  # noqa: E402
-
-from benchmarks import conv, environment  # conv sets Theano's flags
-from tests import problems  # noqa: E402
-from tests.test_filter_acts import OPS  # noqa: E402
-
-FAMILIES = {direction: GPU_TWINS[op].kernel_families[0] for direction, op in zip(conv.DIRECTIONS, OPS)}
+from benchmarks import conv, environment
+from benchmarks.timing import elapsed_cuda, interleave, repeat
+from tests import problems
 
 
-def time_row(benchmark, direction, row, repeats):
-    """Milliseconds of one row, or None if it does not support the layer; '' is the host code's choice."""
-    name = conv.FAMILIES[direction]
+def time_row(benchmark, key, row, repeats):
+    """(milliseconds, row/splits) of one row, or None if it does not support the layer; '' is the host code's choice."""
+    family = conv.FAMILIES[key[3]]
     if row:
-        os.environ["CONVNET_OPS_VARIANT"] = "%s=%s" % (name, row)
+        os.environ["CONVNET_OPS_VARIANT"] = "%s=%s" % (family, row)
     try:
-        functions = {row: benchmark.functions["convnet_ops", direction]}
-        return conv.time_functions(functions, repeats)[row]
+        with conv.printed_choices() as text:
+            benchmark.functions[key]()
+        ms = interleave({row: repeat(benchmark.functions[key], elapsed_cuda, 4)}, repeats)[row]
+        return ms, text.getvalue().split("row ")[1].split(", workspace")[0].replace(", splits ", "/")
     except ValueError:
         return None
     finally:
@@ -37,35 +35,48 @@ def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("result", help="JSON file to write")
     parser.add_argument("--layers", nargs="+", default=[layer.name for layer in problems.LAYERS])
+    parser.add_argument("--batches", nargs="+", type=int, help="instead of each layer's own")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-    rows = []
+    os.environ["THEANO_FLAGS"] = ",".join(filter(None, [conv.FLAGS, os.environ.get("THEANO_FLAGS")]))
+    import convnet_ops  # noqa: F401  (prepares Theano, which opens the GPU)
+
     with environment.pycuda_on_theanos_context():
-        for layer in problems.LAYERS:
-            if layer.name not in options.layers:
-                continue
-            benchmark = conv.LayerBenchmark(layer, theanos=False)
-            for direction in conv.DIRECTIONS:
-                table = FAMILIES[direction].rows
-                # All layers allow loads of 4 floats; the narrower rows are for others.
-                widest = max(row.vec_m * row.vec_n for row in table)
-                names = [row.name for row in table if row.vec_m * row.vec_n == widest]
-                times = {name: time_row(benchmark, direction, name, options.repeats) for name in names}
-                times = {name: ms for name, ms in times.items() if ms is not None}
-                chosen = time_row(benchmark, direction, "", options.repeats)
-                ranking = sorted(times, key=times.get)
+        run(options)
+
+
+def run(options):
+    rows = []
+    for name in options.layers:
+        for batch in options.batches or [conv.LAYERS[name].batch]:
+            benchmark = conv.LayerBenchmark(conv.LAYERS[name]._replace(batch=batch), theanos=False, bc01=False)
+            for key in benchmark.functions:
+                names = [row.name for row in conv.wanted_op(key[0], key[3]).kernel_families[0].rows]
+                # Loads of single floats are for batches that nothing else takes.
+                names = [row for row in names if row != "plain" and (batch < 4 or not row.endswith("_n1"))]
+                if key[1] == "tf32":
+                    names = [row for row in names if row.startswith("tf32")]
+                timed = {row: time_row(benchmark, key, row, options.repeats) for row in names}
+                timed = {row: found for row, found in timed.items() if found is not None}
+                ms, chosen = time_row(benchmark, key, "", options.repeats)
+                ranking = sorted(timed.values())
                 print(
-                    "%-8s %-8s chosen %.3f ms (%.2f of the best): %s"
+                    "%-10s %4d %-8s %-8s %6.1f TFLOP/s, chosen %s %.3f ms (%.2f of the best): %s"
                     % (
-                        layer.name,
-                        direction,
+                        name,
+                        batch,
+                        key[1],
+                        key[3],
+                        benchmark.flops / ms / 1e9,
                         chosen,
-                        chosen / times[ranking[0]],
-                        ", ".join("%s %.3f" % (name, times[name]) for name in ranking[:4]),
+                        ms,
+                        ms / ranking[0][0],
+                        ", ".join("%s %.3f" % (row, found) for found, row in ranking[:6]),
                     )
                 )
                 sys.stdout.flush()
-                rows.append({"layer": layer.name, "direction": direction, "chosen_ms": chosen, "ms": times})
+                row = {"layer": name, "batch": batch, "precision": key[1], "direction": key[3], "chosen": chosen}
+                rows.append(dict(row, chosen_ms=ms, ms={row: found[0] for row, found in timed.items()}))
     with open(options.result, "w", encoding="utf-8") as result:
         json.dump(dict(environment.describe(), rows=rows), result, indent=1)
 

@@ -2,6 +2,8 @@
 
 from convnet_ops import shapes
 from convnet_ops.base import ConvnetOp
+from theano import config
+from theano.configparser import AddConfigVar, EnumStr
 from theano.gof import ParamsType
 from theano.scalar import bool as bool_t
 from theano.scalar import int64
@@ -9,7 +11,15 @@ from theano.scalar import int64
 # c_code/conv_shape.h has the same.
 _PAD_CODES = {"full": -1, "half": -2}
 
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "tf32")
+
+AddConfigVar(
+    "convnet_ops.precision",
+    "The precision of convnet_ops' convolutions where they are given none: 'float32', or 'tf32', which lets the GPU "
+    "round operands to TF32.",
+    EnumStr(*PRECISIONS),
+    in_c_key=False,
+)
 
 
 class BaseActs(ConvnetOp):
@@ -28,8 +38,11 @@ class BaseActs(ConvnetOp):
         Pixels between windows, (rows, columns); it may exceed the filter.
     groups : int
         Splits channels and filters into so many groups that see nothing of each other; it must divide both.
-    precision : {'float32'}
-        How products of float32 arrays are computed.
+    precision : {'float32', 'tf32'} or None
+        How a GPU multiplies float32 arrays. 'float32': to float32's accuracy. 'tf32': it may round each value to TF32,
+        11 significant bits (errors of some 3e-4 of the result's norm), which tensor cores multiply about twice as fast;
+        sums stay float32. None: what Theano's flag `convnet_ops.precision` says, 'float32' unless it is set. The CPU
+        computes in float32, and float64 stays float64, whatever it is.
     numGroups : int, optional
         The name of `groups` in patched copies of pylearn2.
     ignore_border : bool
@@ -55,6 +68,7 @@ class BaseActs(ConvnetOp):
         stride_x=int64,
         groups=int64,
         ignore_border=bool_t,
+        tf32=bool_t,
     )
 
     def __init__(
@@ -63,7 +77,7 @@ class BaseActs(ConvnetOp):
         partial_sum=None,
         stride=1,
         groups=1,
-        precision="float32",
+        precision=None,
         numGroups=None,
         ignore_border=False,
     ):
@@ -88,11 +102,14 @@ class BaseActs(ConvnetOp):
         self.partial_sum = None if partial_sum is None else shapes.integer(name, "partial_sum", partial_sum, 1)
         self.stride = shapes.pair(name, "stride", stride, 1)
         self.groups = shapes.integer(name, "groups", groups, 1)
+        if precision is None:
+            precision = config.convnet_ops.precision
         if precision not in PRECISIONS:
             raise ValueError(
                 "%s: precision is %r; it must be %s" % (name, precision, " or ".join(map(repr, PRECISIONS)))
             )
         self.precision = precision
+        self.tf32 = precision == "tf32"
         if not isinstance(ignore_border, bool):
             raise TypeError("%s: ignore_border is %r; it must be True or False" % (name, ignore_border))
         self.ignore_border = ignore_border

@@ -1,7 +1,8 @@
 """FilterActs: the convolution of cuda-convnet.
 
 Its gradients are ImageActs (img_acts.py) and WeightActs (weight_acts.py). CPU code: c_code/filter_acts.c, GPU host
-code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh and, the plain one, cuda/filter_acts.cu.
+code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh with cuda/product.cuh and, the plain one,
+cuda/filter_acts.cu.
 """
 
 from convnet_ops import shapes
@@ -19,7 +20,7 @@ class FilterActs(BaseActs):
     ceil((H + 2 * pad - R) / stride) + 1 rows, but no window lies wholly outside the padded image. With ignore_border it
     has Theano's, (H + 2 * pad - R) // stride + 1.
 
-    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32',
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision=None,
     ignore_border=False.
 
     Notes
@@ -88,39 +89,76 @@ class FilterActs(BaseActs):
 
 
 def correlate_rows(phases):
-    """The tiles of cuda/correlate.cuh, each for the ways in which sizes and addresses may be divisible by 4.
+    """The tiles of cuda/correlate.cuh, for batches that 4 divides and for others.
 
     With `phases`, the version that scatters the phases of a strided gradient, for ImageActs.
     """
-    # lanes_m, warps_m, warps_n, depth, stages, blocks_per_sm, weight
-    tiles = [
-        (4, 4, 2, 16, 3, 2, 103),
-        (4, 2, 4, 16, 2, 2, 100),
-        (4, 2, 2, 16, 3, 4, 100),
-        (4, 1, 4, 16, 2, 4, 92),
-        (2, 1, 2, 16, 2, 6, 80),
-        (1, 1, 2, 8, 2, 6, 50),
+    # product, stages, blocks_per_sm, weight
+    multiply_adds = [
+        ("FmaByRows<4, 4, 2>", 2, 2, 48),
+        ("FmaByRows<4, 2, 2>", 3, 4, 47),
+        ("FmaByRows<4, 1, 4>", 2, 4, 44),
+        ("FmaByRows<2, 1, 2>", 2, 6, 38),
     ]
-    # vec_m, vec_n, trim: with single floats along the batch the images are few, and a block covers many pixels.
-    variants = [(4, 4, 0), (4, 4, 1), (1, 4, 0), (1, 4, 1), (4, 1, 0), (1, 1, 0)]
-    return [_correlate_row(phases, *(tile + variant)) for tile in tiles for variant in variants]
+    # warp_m, warp_n, warps_m, warps_n
+    three_products = [
+        ("TensorByRows<32, 64, 2, 2, 3, 2>", 3, 2, 67),
+        ("TensorByRows<48, 64, 2, 2, 3, 2>", 3, 2, 65),
+        ("TensorByRows<32, 32, 2, 2, 3, 2>", 3, 3, 60),
+        ("TensorByRows<32, 32, 1, 4, 3, 2>", 3, 4, 58),
+        ("TensorByRows<16, 64, 1, 4, 3, 2>", 2, 3, 45),
+    ]
+    one_product = [
+        ("TensorByRows<64, 64, 2, 2, 1, 2>", 2, 2, 145),
+        ("TensorByRows<64, 32, 1, 4, 1, 2>", 3, 3, 125),
+        ("TensorByRows<48, 64, 2, 2, 1, 2>", 3, 2, 125),
+        ("TensorByRows<32, 32, 1, 4, 1, 2>", 3, 4, 95),
+        ("TensorByRows<16, 64, 1, 4, 1, 2>", 2, 4, 60),
+    ]
+    tiles = [("fma", 0, tile) for tile in multiply_adds]
+    tiles += [("3xtf32", 80, tile) for tile in three_products] + [("tf32", 80, tile) for tile in one_product]
+    return [
+        _correlate_row(phases, kind, capability, vec_n, *tile) for kind, capability, tile in tiles for vec_n in (4, 1)
+    ]
 
 
-def _correlate_row(phases, lanes_m, warps_m, warps_n, depth, stages, blocks_per_sm, weight, vec_m, vec_n, trim):
-    tile_m, tile_n = 8 * lanes_m * warps_m, 8 * (32 // lanes_m) * warps_n
-    flags = ("true" if flag else "false" for flag in (phases, trim))
-    constants = (lanes_m, warps_m, warps_n, depth, stages, vec_m, vec_n) + tuple(flags)
+def tile_size(product):
+    """(tile_m, tile_n, threads) of a product of cuda/product.cuh, from its name and arguments."""
+    name, numbers = product.rstrip(">").split("<")
+    numbers = [int(number) for number in numbers.split(",")]
+    if name.startswith("Tensor"):
+        warp_m, warp_n, warps_m, warps_n = numbers[:4]
+    elif name == "FmaByRows":
+        lanes_m, warps_m, warps_n = numbers
+        warp_m, warp_n = 8 * lanes_m, 8 * (32 // lanes_m)
+    else:
+        warps_m, warps_n = numbers
+        warp_m, warp_n = 32, 64
+    return warp_m * warps_m, warp_n * warps_n, 32 * warps_m * warps_n
+
+
+def _correlate_row(phases, kind, capability, vec_n, product, stages, blocks_per_sm, weight):
+    tile_m, tile_n, threads = tile_size(product)
     return Row(
-        name="%dx%dx%d_m%d_n%d%s" % (tile_m, tile_n, depth, vec_m, vec_n, "_trim" if trim else ""),
-        template="correlate<%s>" % ", ".join(map(str, constants)),
-        threads=32 * warps_m * warps_n,
+        name="%s_%dx%d_n%d" % (kind, tile_m, tile_n, vec_n),
+        template="correlate<%s, 16, %d, %d, %s>" % (product, stages, vec_n, "true" if phases else "false"),
+        threads=threads,
         blocks_per_sm=blocks_per_sm,
         tile_m=tile_m,
         tile_n=tile_n,
-        vec_m=vec_m,
+        vec_m=4,
         vec_n=vec_n,
-        trim=trim,
         weight=weight,
+        capability=capability,
+        tf32=int(kind == "tf32"),
+    )
+
+
+def partial_families():
+    """What runs before and after the products: copies with padding, sums of partial results."""
+    return (
+        KernelFamily("pad_rows", ["partials.cu"], "PadRowsArgs", [Row("plain", "pad_rows", 256)]),
+        KernelFamily("sum_partials", ["partials.cu"], "SumPartialsArgs", [Row("plain", "sum_partials", 256)]),
     )
 
 
@@ -130,6 +168,6 @@ class GpuFilterActs(GpuOp, FilterActs):
     c_file = "filter_acts_gpu.c"
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
-        KernelFamily("filter_acts", ["correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
+        KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
         KernelFamily("filter_acts_plain", ["filter_acts.cu"], "FilterActsArgs", [Row("plain", "filter_acts", 256)]),
-    )
+    ) + partial_families()

@@ -8,7 +8,7 @@ import numbers
 
 from convnet_ops.base import FirstOutputOp, GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, correlate_rows
+from convnet_ops.filter_acts import FilterActs, correlate_rows, partial_families
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from convnet_ops.layout import ContiguousOnGpu
@@ -208,17 +208,31 @@ def _set_activation(op, activation, slope, at_zero):
     op.activation_code = _CODES[activation]
 
 
+_FUSED_FILES = [
+    "activation.cuh",
+    "product.cuh",
+    "correlate.cuh",
+    "filter_acts.cu",
+    "partials.cu",
+    "fused_filter_acts.cu",
+]
+
+
 class GpuFusedFilterActs(GpuOp, FusedFilterActs):
     """FusedFilterActs on the GPU; the graph rewrites make it."""
 
     c_file = "fused_filter_acts_gpu.c"
     params_type = gpu_params(FusedFilterActs.params_type)
-    kernel_families = tuple(
-        KernelFamily(name, ["activation.cuh", "correlate.cuh", "filter_acts.cu", "fused_filter_acts.cu"], struct, rows)
-        for name, struct, rows in (
-            ("fused_filter_acts", "FusedFilterActsArgs", correlate_rows(phases=False)),
-            ("fused_filter_acts_plain", "FusedFilterActsPlainArgs", [Row("plain", "filter_acts", 256)]),
+    kernel_families = (
+        tuple(
+            KernelFamily(name, _FUSED_FILES, struct, rows)
+            for name, struct, rows in (
+                ("fused_filter_acts", "FusedFilterActsArgs", correlate_rows(phases=False)),
+                ("fused_filter_acts_plain", "FusedFilterActsPlainArgs", [Row("plain", "filter_acts", 256)]),
+                ("fused_sum_partials", "FusedSumPartialsArgs", [Row("plain", "sum_partials", 256)]),
+            )
         )
+        + partial_families()[:1]
     )
 
     def make_node(self, images, filters, bias):

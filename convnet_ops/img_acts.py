@@ -7,7 +7,7 @@ import theano.tensor as T
 from convnet_ops import shapes
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, correlate_rows
+from convnet_ops.filter_acts import FilterActs, correlate_rows, partial_families
 from convnet_ops.kernels import KernelFamily, Row
 from theano.gradient import DisconnectedType
 
@@ -18,7 +18,7 @@ class ImageActs(BaseActs):
     out[c, h, w, n] = sum over all f, y, x, r, s with h = y * stride + r - pad and w = x * stride + s - pad of
     hid_acts[f, y, x, n] * filters[c, r, s, f]. Used forward, it is a transposed convolution.
 
-    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32',
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision=None,
     ignore_border=False.
 
     Notes
@@ -107,7 +107,7 @@ class GpuImageActs(GpuOp, ImageActs):
     c_file = "img_acts_gpu.c"
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
-        KernelFamily("img_acts", ["correlate.cuh"], "CorrelateArgs", correlate_rows(phases=True)),
+        KernelFamily("img_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=True)),
         KernelFamily("img_acts_plain", ["img_acts.cu"], "ImgActsArgs", [Row("plain", "img_acts", 256)]),
         KernelFamily("arrange_filters", ["img_acts.cu"], "ArrangeFiltersArgs", [Row("plain", "arrange_filters", 256)]),
-    )
+    ) + partial_families()

@@ -26,12 +26,16 @@ _C_TYPES = {"int": "GA_INT", "unsigned": "GA_UINT", "float": "GA_FLOAT"}
 Argument = namedtuple("Argument", "kind name")
 
 # One variant. tile_m and tile_n are what one block computes; vec_m and vec_n the floats of one load along m and n: the
-# host code chooses such a row only where sizes and addresses allow it. trim is 1 if the row leaves out taps that see
-# only padding. weight says how fast a multiprocessor that is full of such blocks multiplies, relative to the other
-# rows (benchmarks/rows.py measures it); a row of weight 0 is launched only when asked for by name. window and stride,
-# where not 0, are the only ones that a row computes: both known when it is compiled.
-Row = namedtuple("Row", "name template threads blocks_per_sm tile_m tile_n vec_m vec_n trim weight window stride")
-Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0, 0, 0, 0)
+# host code chooses such a row only where sizes and addresses allow it. weight says how fast the card multiplies when it
+# is full of such blocks: TFLOP/s on an H200 (benchmarks/rows.py) where the row is one of a convolution; a row of weight
+# 0 is launched only when asked for by name. window and stride, where not 0, are the only ones that a row computes: both
+# known when it is compiled. capability is the least compute capability, times 10, of a row that needs tensor cores;
+# tf32 is 1 if it rounds its operands to TF32, which the op must allow.
+Row = namedtuple(
+    "Row",
+    "name template threads blocks_per_sm tile_m tile_n vec_m vec_n weight window stride capability tf32",
+)
+Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0, 0, 0, 0, 0)
 
 
 class KernelFamily(object):

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 SUPPORTED_PYTHON = ((3, 8), (3, 11))
 SUPPORTED_NUMPY = ((1, 22), (1, 23))
@@ -96,4 +97,7 @@ def _import_theano():
         raise ImportError(
             "convnet_ops needs the pkg_resources module for Theano 1.0.5: install 'setuptools<81'."
         ) from error
-    import theano  # noqa: F401
+    with warnings.catch_warnings():
+        # Our own flag, which Theano gets to know when base_acts.py is imported.
+        warnings.filterwarnings("ignore", "Theano does not recognise this flag: convnet_ops")
+        import theano  # noqa: F401

@@ -5,7 +5,7 @@ CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels
 
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs
+from convnet_ops.filter_acts import FilterActs, partial_families, tile_size
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from theano.compile.ops import Shape_i
@@ -18,7 +18,7 @@ class WeightActs(BaseActs):
     out[c, r, s, f] is the sum over y, x, n of
     images[c, y * stride + r - pad, x * stride + s - pad, n] * hid_grads[f, y, x, n].
 
-    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision='float32',
+    Takes the arguments of BaseActs: pad=0, partial_sum=None, stride=1, groups=1, precision=None,
     ignore_border=False.
 
     Notes
@@ -89,24 +89,40 @@ class WeightActs(BaseActs):
 
 
 def _rows():
-    rows = []
-    # warps_m, warps_n, depth, stages, blocks_per_sm, weight
-    tiles = [(4, 2, 16, 2, 2, 96), (4, 1, 16, 2, 4, 94), (2, 1, 16, 2, 6, 100), (1, 1, 16, 2, 8, 94)]
-    for warps_m, warps_n, depth, stages, blocks_per_sm, weight in tiles:
-        for vec in (4, 1):
-            rows.append(
-                Row(
-                    name="%dx%dx%d_n%d" % (32 * warps_m, 64 * warps_n, depth, vec),
-                    template="weight_acts<%d, %d, %d, %d, %d>" % (warps_m, warps_n, depth, stages, vec),
-                    threads=32 * warps_m * warps_n,
-                    blocks_per_sm=blocks_per_sm,
-                    tile_m=32 * warps_m,
-                    tile_n=64 * warps_n,
-                    vec_n=vec,
-                    weight=weight,
-                )
-            )
+    # product, stages, blocks_per_sm, weight
+    tiles = [
+        ("fma", "FmaByColumns<4, 2>", 2, 2, 39),
+        ("fma", "FmaByColumns<2, 1>", 2, 6, 40),
+        ("fma", "FmaByColumns<1, 1>", 2, 8, 36),
+        ("3xtf32", "TensorByColumns<64, 64, 2, 2, 3>", 2, 2, 68),
+        ("3xtf32", "TensorByColumns<64, 32, 2, 2, 3>", 3, 2, 64),
+        ("3xtf32", "TensorByColumns<32, 48, 2, 2, 3>", 3, 3, 61),
+        ("3xtf32", "TensorByColumns<32, 32, 2, 2, 3>", 3, 3, 59),
+        ("3xtf32", "TensorByColumns<32, 32, 1, 1, 3>", 4, 12, 45),
+        ("tf32", "TensorByColumns<64, 64, 2, 2, 1>", 2, 2, 145),
+        ("tf32", "TensorByColumns<64, 32, 2, 2, 1>", 3, 3, 124),
+        ("tf32", "TensorByColumns<32, 48, 2, 2, 1>", 3, 4, 112),
+        ("tf32", "TensorByColumns<32, 32, 2, 2, 1>", 3, 4, 112),
+        ("tf32", "TensorByColumns<32, 32, 1, 1, 1>", 4, 13, 55),
+    ]
+    rows = [_row(vec, *tile) for tile in tiles for vec in (4, 1)]
     return rows + [Row("plain", "weight_acts_plain", 256)]
+
+
+def _row(vec, kind, product, stages, blocks_per_sm, weight):
+    tile_m, tile_n, threads = tile_size(product)
+    return Row(
+        name="%s_%dx%d_n%d" % (kind, tile_m, tile_n, vec),
+        template="weight_acts<%s, 16, %d, %d>" % (product, stages, vec),
+        threads=threads,
+        blocks_per_sm=blocks_per_sm,
+        tile_m=tile_m,
+        tile_n=tile_n,
+        vec_n=vec,
+        weight=weight,
+        capability=0 if kind == "fma" else 80,
+        tf32=int(kind == "tf32"),
+    )
 
 
 class GpuWeightActs(GpuOp, WeightActs):
@@ -115,6 +131,5 @@ class GpuWeightActs(GpuOp, WeightActs):
     c_file = "weight_acts_gpu.c"
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
-        KernelFamily("weight_acts", ["weight_acts.cu"], "WeightActsArgs", _rows()),
-        KernelFamily("sum_partials", ["weight_acts.cu"], "SumPartialsArgs", [Row("plain", "sum_partials", 256)]),
-    )
+        KernelFamily("weight_acts", ["product.cuh", "weight_acts.cu"], "WeightActsArgs", _rows()),
+    ) + partial_families()

@@ -108,3 +108,37 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 #endif
 }
+
+// The mask of what tensor cores read of a TF32 operand: sign, exponent and 10 bits of fraction. That it is made of
+// blockDim.y, which is 1, hides it from the compiler: where that knows that a multiplication drops the other bits anyway,
+// it drops the masking, and has to copy every operand to where the multiplication wants it, once for each use.
+__device__ __forceinline__ unsigned tf32_mask() { return 0xFFFFE000u | (blockDim.y - 1); }
+
+// Before and after a warp's multiply_tf32(): `operands` holds the a and b of all of them. On a card nothing happens; the
+// emulator learns where the other lanes' operands are.
+__device__ __forceinline__ void begin_tf32(const void *operands) {
+#if defined(CUDA_EMULATOR)
+  emulator_begin_tf32(operands);
+#endif
+}
+
+__device__ __forceinline__ void end_tf32() {
+#if defined(CUDA_EMULATOR)
+  emulator_end_tf32();
+#endif
+}
+
+// c += a * b by a warp's tensor cores: a 16 x 8, b 8 x 8, c 16 x 8. With g = lane / 4 and t = lane % 4 a lane holds
+// a[0..3] at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), b[0..1] at (t, g), (t + 4, g) and c[0..3] at (g, 2 t),
+// (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1). Of a and b only the TF32 part is read: the rest of their bits is cut off.
+// The sum is rounded toward zero. Compute capability 8.0 and later; kernels that use it are not launched on older cards.
+__device__ __forceinline__ void multiply_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+#if defined(CUDA_EMULATOR)
+  emulator_multiply_tf32(c, a, b);
+#elif __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#endif
+}

@@ -1,7 +1,7 @@
-// FusedFilterActs: the kernels of FilterActs (correlate.cuh and filter_acts.cu), which hand their sums to these
+// FusedFilterActs: the kernels of FilterActs (correlate.cuh, filter_acts.cu and partials.cu), which hand their sums to these
 // functions before they store them. A bias and an activation then cost no pass over memory.
 //
-// The activation is applied to all 64 sums of a thread at once: one branch for each activation, not one for each sum.
+// The activation is applied to all sums of a thread at once: one branch for each activation, not one for each sum.
 
 struct FusedFilterActsArgs : CorrelateArgs {
   const float *bias;     // (groups * m)
@@ -9,20 +9,24 @@ struct FusedFilterActsArgs : CorrelateArgs {
   float slope;
 };
 
-template <int kLanesM>
-__device__ __forceinline__ void finish_sums(const FusedFilterActsArgs &a, int group, int m_begin, float (&sum)[8][8]) {
+template <typename Product>
+__device__ __forceinline__ void finish_sums(const FusedFilterActsArgs &a, const Product &product, int group, int m_begin,
+                                            float (&sum)[Product::kRows][Product::kPieces][4]) {
+  // The sums of a split are finished when they are added.
+  if (gridDim.y > 1) return;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int m = m_begin + i / 4 * 4 * kLanesM + i % 4;
+  for (int i = 0; i < Product::kRows; ++i) {
+    const int m = m_begin + product.row(i);
     const float bias = m < a.m ? a.bias[group * a.m + m] : 0.f;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) sum[i][j] += bias;
+    for (int j = 0; j < 4 * Product::kPieces; ++j) sum[i][j / 4][j % 4] += bias;
   }
   const auto activate_all = [&](int activation) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
+    for (int i = 0; i < Product::kRows; ++i)
 #pragma unroll
-      for (int j = 0; j < 8; ++j) sum[i][j] = activate(activation, a.slope, sum[i][j]);
+      for (int j = 0; j < 4 * Product::kPieces; ++j)
+        sum[i][j / 4][j % 4] = activate(activation, a.slope, sum[i][j / 4][j % 4]);
   };
   if (a.activation == kRectify)
     activate_all(kRectify);
@@ -40,4 +44,15 @@ struct FusedFilterActsPlainArgs : FilterActsArgs {
 
 __device__ __forceinline__ float finish_sum(const FusedFilterActsPlainArgs &a, int filter, double sum) {
   return activate(a.activation, a.slope, (float)(sum + a.bias[filter]));
+}
+
+struct FusedSumPartialsArgs : SumPartialsArgs {
+  const float *bias;      // one for every plane
+  int activation;
+  float slope;
+  Divisor by_plane;       // out_rows * out_cols * n
+};
+
+__device__ __forceinline__ float finish_partial(const FusedSumPartialsArgs &a, int i, float sum) {
+  return activate(a.activation, a.slope, sum + a.bias[a.by_plane.quotient(i)]);
 }

@@ -12,12 +12,13 @@
 
 struct ArrangeFiltersArgs {
   const float *filters;  // (channels, filter_rows, filter_cols, groups * filters_per_group)
-  float *out;            // (filters_per_group, taps_y, taps_x, groups, channels, phases_y, phases_x)
+  float *out;            // (filters_per_group, taps_y, taps_x, groups, filter_group): the last are channels, phases_y, phases_x
   int channels;          // of one group
   int filter_rows;
   int filter_cols;
   int filter_count;      // of all groups
   int filters_per_group;
+  int filter_group;      // channels * phases_y * phases_x, or a little more: the rest is zeros
   int groups;
   int taps_y;
   int taps_x;
@@ -33,12 +34,11 @@ struct ArrangeFiltersArgs {
 __device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
   for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < a.size; i += (size_t)gridDim.x * blockDim.x) {
     int rest = i;
-    const int phase_x = rest % a.phases_x;
-    rest /= a.phases_x;
-    const int phase_y = rest % a.phases_y;
-    rest /= a.phases_y;
-    const int channel = rest % a.channels;
-    rest /= a.channels;
+    const int m = rest % a.filter_group;
+    rest /= a.filter_group;
+    const int phase_x = m % a.phases_x;
+    const int phase_y = m / a.phases_x % a.phases_y;
+    const int channel = m / a.phases_x / a.phases_y;
     const int group = rest % a.groups;
     rest /= a.groups;
     const int tap_x = rest % a.taps_x;
@@ -47,7 +47,7 @@ __device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
     const int filter = group * a.filters_per_group + rest / a.taps_y;
     const int r = phase_y + a.stride_y * (a.taps_y - a.block_y - tap_y);
     const int s = phase_x + a.stride_x * (a.taps_x - a.block_x - tap_x);
-    const bool inside = r >= 0 && r < a.filter_rows && s >= 0 && s < a.filter_cols;
+    const bool inside = channel < a.channels && r >= 0 && r < a.filter_rows && s >= 0 && s < a.filter_cols;
     a.out[i] = inside ? a.filters[((channel * a.filter_rows + r) * a.filter_cols + s) * a.filter_count + filter] : 0.f;
   }
 }

@@ -5,13 +5,13 @@
 // k   a filter tap (channel, r, s)     q   (output row, output column, image), image fastest: N adjacent floats
 //
 // The sum over q is long and the result small, so it is cut into splits; every split writes a whole partial gradient,
-// and sum_partials adds them in their order: no atomics, the same bits on every run. Short splits also keep the
+// and sum_partials (partials.cu) adds them in their order: no atomics, the same bits on every run. Short splits also keep the
 // float32 rounding of long sums low.
 //
-// Block    kTileM taps x kTileN filters of one group, over one split.
-// Warp     32 x 64, lanes 4 x 8. Thread: 8 x 8 results, rows 4 (taps) or 8 (filters) apart.
-// Shared   both tiles as [row][q], as they lie in memory; rows are 4 floats longer than kDepth, which puts 8 adjacent
-//          rows on different banks. kStages * (kTileM + kTileN) * (kDepth + 4) floats and 3 ints a tap.
+// Block    Product::kTileM taps x Product::kTileN filters of one group, over one split.
+// Product  which of them a thread computes, and how (product.cuh).
+// Shared   both tiles as [row][q], as they lie in memory; rows are Product::kPad floats longer than kDepth.
+//          kStages * (kTileM + kTileN) * (kDepth + kPad) floats and 4 ints a tap.
 // Limits   arrays under 2^31 elements. kVec = 4 wants n divisible by 4 and 16-byte aligned arrays; 1 takes everything.
 
 struct WeightActsArgs {
@@ -37,21 +37,19 @@ struct WeightActsArgs {
   Divisor by_m_tiles;
 };
 
-template <int kWarpsM, int kWarpsN, int kDepth, int kStages, int kVec>
+template <typename Product, int kDepth, int kStages, int kVec>
 __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
-  constexpr int kTileM = 32 * kWarpsM;
-  constexpr int kTileN = 64 * kWarpsN;
-  constexpr int kThreads = 32 * kWarpsM * kWarpsN;
-  constexpr int kRow = kDepth + 4;
+  constexpr int kTileM = Product::kTileM;
+  constexpr int kTileN = Product::kTileN;
+  constexpr int kThreads = Product::kThreads;
+  constexpr int kRow = kDepth + Product::kPad;
   constexpr int kCopiesPerRow = kDepth / kVec;
   constexpr int kRowsAtOnce = kThreads / kCopiesPerRow;
   constexpr int kOutside = 1 << 29;
 
   __shared__ __align__(16) float image_tile[kStages][kTileM][kRow];
   __shared__ __align__(16) float hid_tile[kStages][kTileN][kRow];
-  __shared__ int tap_offset[kTileM];
-  __shared__ int tap_row[kTileM];
-  __shared__ int tap_col[kTileM];
+  __shared__ __align__(16) int tap_table[kTileM][4];  // offset in the images, r, s
 
   const int thread = threadIdx.x;
   const int group = blockIdx.z;
@@ -67,9 +65,9 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
     int tap, s;
     const int channel = a.by_window.divide(m_begin + i, tap);
     const int r = a.by_filter_cols.divide(tap, s);
-    tap_offset[i] = m_begin + i < a.taps ? ((channel * a.rows + r) * a.cols + s) * n : -1;
-    tap_row[i] = r;
-    tap_col[i] = s;
+    tap_table[i][0] = ((channel * a.rows + r) * a.cols + s) * n;
+    tap_table[i][1] = m_begin + i < a.taps ? r : kOutside;
+    tap_table[i][2] = s;
   }
   __syncthreads();
 
@@ -86,14 +84,14 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
     const int first_row = y * a.stride_y - a.pad_y;
     const int col = x * a.stride_x - a.pad_x;
     const int offset = (first_row * a.cols + col) * n + image;
-    const int row = q < q_end ? first_row : -kOutside;
+    const int row = q < q_end ? first_row : -2 * kOutside;
 #pragma unroll
     for (int i = 0; i < (kTileM + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
       const int m = copy_row + i * kRowsAtOnce;
       if (kTileM % kRowsAtOnce == 0 || m < kTileM) {
-        const bool valid = tap_offset[m] >= 0 && (unsigned)(row + tap_row[m]) < (unsigned)a.rows &&
-                           (unsigned)(col + tap_col[m]) < (unsigned)a.cols;
-        copy_or_zero<kVec>(&image_tile[stage][m][copy_q], valid ? images + offset + tap_offset[m] : images, valid);
+        const int4 tap = *(const int4 *)tap_table[m];
+        const bool valid = (unsigned)(row + tap.y) < (unsigned)a.rows && (unsigned)(col + tap.z) < (unsigned)a.cols;
+        copy_or_zero<kVec>(&image_tile[stage][m][copy_q], images + (offset + tap.x), valid);
       }
     }
 #pragma unroll
@@ -101,21 +99,17 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
       const int f = copy_row + i * kRowsAtOnce;
       if (kTileN % kRowsAtOnce == 0 || f < kTileN) {
         const bool valid = n_begin + f < a.filters_per_group && q < q_end;
-        const float *source = valid ? hid_grads + (n_begin + f) * a.length + q : hid_grads;
-        copy_or_zero<kVec>(&hid_tile[stage][f][copy_q], source, valid);
+        copy_or_zero<kVec>(&hid_tile[stage][f][copy_q], hid_grads + ((n_begin + f) * a.length + q), valid);
       }
     }
   };
 
-  const int warp = thread / 32, lane = thread % 32;
-  const int row_m = warp / kWarpsN * 32 + lane / 8;
-  const int row_n = warp % kWarpsN * 64 + lane % 8;
-
-  float sum[8][8];
+  const Product product(thread);
+  float sum[Product::kRows][Product::kColumns];
 #pragma unroll
-  for (int i = 0; i < 8; ++i)
+  for (int i = 0; i < Product::kRows; ++i)
 #pragma unroll
-    for (int j = 0; j < 8; ++j) sum[i][j] = 0.f;
+    for (int j = 0; j < Product::kColumns; ++j) sum[i][j] = 0.f;
 
   const int steps = (q_end - q_begin + kDepth - 1) / kDepth;
 #pragma unroll
@@ -130,36 +124,20 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
     // Also keeps a fast warp from overwriting the stage that a slow one still multiplies.
     __syncthreads();
     const int next = step + kStages - 1;
-    if (next < steps) load((stage + kStages - 1) % kStages, q_begin + next * kDepth);
+    if (next < steps) load(stage == 0 ? kStages - 1 : stage - 1, q_begin + next * kDepth);
     commit_copies();
-#pragma unroll
-    for (int q = 0; q < kDepth; q += 4) {
-      float4 hid[8];
-#pragma unroll
-      for (int j = 0; j < 8; ++j) hid[j] = *(const float4 *)&hid_tile[stage][row_n + 8 * j][q];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const float4 v = *(const float4 *)&image_tile[stage][row_m + 4 * i][q];
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-          sum[i][j] += v.x * hid[j].x;
-          sum[i][j] += v.y * hid[j].y;
-          sum[i][j] += v.z * hid[j].z;
-          sum[i][j] += v.w * hid[j].w;
-        }
-      }
-    }
-    stage = (stage + 1) % kStages;
+    product.multiply(image_tile[stage], hid_tile[stage], sum);
+    stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 
   float *partial = a.partials + (size_t)blockIdx.y * a.taps * a.filter_count;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int m = m_begin + row_m + 4 * i;
+  for (int i = 0; i < Product::kRows; ++i) {
+    const int m = m_begin + product.row(i);
     if (m >= a.taps) continue;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const int f = n_begin + row_n + 8 * j;
+    for (int j = 0; j < Product::kColumns; ++j) {
+      const int f = n_begin + product.column(j);
       if (f < a.filters_per_group) partial[m * a.filter_count + group * a.filters_per_group + f] = sum[i][j];
     }
   }
@@ -183,29 +161,5 @@ __device__ __forceinline__ void weight_acts_plain(const WeightActsArgs &a) {
              a.hid_grads[(size_t)filter * a.length + q];
     }
     a.partials[i] = (float)sum;
-  }
-}
-
-struct SumPartialsArgs {
-  const float *partials;  // (splits, size)
-  float *out;             // (size)
-  int splits;
-  int size;
-};
-
-// out[i] = sum over splits of partials[split, i]. A block owns 32 elements; each of its 8 warps adds every eighth
-// split, in order, and the 8 sums are added in order: the grouping depends on nothing but the number of splits.
-__device__ __forceinline__ void sum_partials(const SumPartialsArgs &a) {
-  __shared__ float sums[8][32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int i = blockIdx.x * 32 + lane;
-  float sum = 0.f;
-  if (i < a.size)
-    for (int split = warp; split < a.splits; split += 8) sum += a.partials[(size_t)split * a.size + i];
-  sums[warp][lane] = sum;
-  __syncthreads();
-  if (warp == 0 && i < a.size) {
-    for (int other = 1; other < 8; ++other) sum += sums[other][lane];
-    a.out[i] = sum;
   }
 }

@@ -12,7 +12,8 @@ ConvProblem = namedtuple("ConvProblem", "name images filters pad stride groups t
 PoolProblem = namedtuple("PoolProblem", "name images ds stride start outputs tier reason")
 NormProblem = namedtuple("NormProblem", "name images size_f add_scale pow_scale blocked tier reason")
 ShuffleProblem = namedtuple("ShuffleProblem", "name images tier reason")
-Layer = namedtuple("Layer", "name batch channels size filters filter_size stride pad")
+Layer = namedtuple("Layer", "name batch channels size filters filter_size stride pad groups")
+Layer.__new__.__defaults__ = (1,)
 
 
 def _conv(name, images, filters, reason, pad=0, stride=1, groups=1, tier="quick"):
@@ -86,6 +87,9 @@ CONV_PROBLEMS = [
     _conv("text", (1, 2, 40, 8), (1, 2, 9, 12), "non-image data: very long filters"),
     _conv("1x1", (16, 3, 3, 8), (16, 1, 1, 32), "a matrix product"),
     _conv("whole image", (4, 6, 6, 8), (4, 6, 6, 16), "one output pixel"),
+    _conv("few outputs", (64, 3, 3, 4), (64, 3, 3, 8), "blocks share the sums of one tile"),
+    _conv("many channels, one image", (48, 5, 5, 1), (48, 3, 3, 20), "the same, with loads of single floats", pad=1),
+    _conv("batch 13", (4, 5, 5, 13), (4, 3, 3, 6), "a batch that is padded to 16, filters to 8", stride=2, pad=1),
     _conv("long sum", (256, 7, 7, 4), (256, 5, 5, 8), "a sum of 6400 terms", tier="full"),
     _conv("many columns", (1, 30, 31, 33), (1, 5, 5, 3), "many tiles of columns, none whole", pad=2, tier="full"),
     _conv("many filters", (4, 4, 4, 4), (4, 3, 3, 600), "several tiles of filters", tier="full"),
@@ -213,6 +217,32 @@ LAYERS = [
     Layer("cb4", 128, 128, 16, 128, 7, 1, 0),
     Layer("cb5", 128, 384, 13, 384, 3, 1, 0),
     Layer("vgg3_2", 64, 256, 56, 256, 3, 1, 1),
+]
+
+# More of them: AlexNet in two groups, OverFeat's fast net, VGG-A, branches of GoogLeNet, and nets that ran in c01b.
+MORE_LAYERS = [
+    Layer("alex2_two_groups", 128, 96, 27, 256, 5, 1, 2, 2),
+    Layer("alex4_two_groups", 128, 384, 13, 384, 3, 1, 1, 2),
+    Layer("alex5_two_groups", 128, 384, 13, 256, 3, 1, 1, 2),
+    Layer("overfeat1", 128, 3, 231, 96, 11, 4, 0),
+    Layer("overfeat2", 128, 96, 28, 256, 5, 1, 0),
+    Layer("overfeat3", 128, 256, 12, 512, 3, 1, 1),
+    Layer("overfeat4", 128, 512, 12, 1024, 3, 1, 1),
+    Layer("overfeat5", 128, 1024, 12, 1024, 3, 1, 1),
+    Layer("vgg_a1", 64, 3, 224, 64, 3, 1, 1),
+    Layer("vgg_a2", 64, 64, 112, 128, 3, 1, 1),
+    Layer("vgg_a3", 64, 128, 56, 256, 3, 1, 1),
+    Layer("vgg_a5", 64, 256, 28, 512, 3, 1, 1),
+    Layer("vgg_a6", 64, 512, 28, 512, 3, 1, 1),
+    Layer("vgg_a7", 64, 512, 14, 512, 3, 1, 1),
+    Layer("inception3a_1x1", 128, 192, 28, 64, 1, 1, 0),
+    Layer("inception3a_reduce", 128, 192, 28, 16, 1, 1, 0),
+    Layer("inception3a_3x3", 128, 96, 28, 128, 3, 1, 1),
+    Layer("inception3a_5x5", 128, 16, 28, 32, 5, 1, 2),
+    Layer("inception4e_5x5", 128, 32, 14, 128, 5, 1, 2),
+    Layer("galaxy_6x6", 128, 3, 45, 32, 6, 1, 0),
+    Layer("galaxy_5x5", 128, 32, 20, 64, 5, 1, 0),
+    Layer("maxout_cifar", 128, 3, 32, 96, 8, 1, 4),
 ]
 
 

@@ -69,11 +69,14 @@ def cpu():
 
 
 def gpu(op, all_rows):
-    """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row."""
+    """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
+    precision."""
     families = GPU_TWINS[type(op)].kernel_families
     names = ["", "%s=plain" % families[0].name]
     if all_rows:
-        names += ["%s=%s" % (families[0].name, row.name) for row in families[0].rows if row.name != "plain"]
+        tf32 = getattr(op, "tf32", False)
+        rows = [row for row in families[0].rows if row.name != "plain" and bool(row.tf32) == tf32]
+        names += ["%s=%s" % (families[0].name, row.name) for row in rows]
     return [Processor("gpu", name) for name in names]
 
 

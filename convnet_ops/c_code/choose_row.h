@@ -10,7 +10,7 @@
 // kernels.py generates the tables and says what the fields mean.
 struct GpuRow {
   const char *name, *kernel_name;
-  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, trim, weight, window, stride;
+  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, weight, window, stride, capability, tf32;
 };
 
 struct GpuRows {
@@ -19,21 +19,38 @@ struct GpuRows {
   int count;
 };
 
+struct Card {
+  int multiprocessors;
+  int capability;  // times 10
+};
+
 // A product of m x n results, `batches` of them, each a sum of equal length. vec_m and vec_n are 4 or 1: how many
-// adjacent floats may be loaded at once along m and n. `run` adjacent columns belong to one pixel, and a row that trims
-// leaves a share of `trimmed` of the products, if its blocks cover few pixels. window and stride are those of pooling,
-// 0 where rows and columns differ; the other ops leave them 0.
+// adjacent floats may be loaded at once along m and n. `run` adjacent columns belong to one pixel, and blocks that cover few
+// pixels can leave out all but a share of `trimmed` of the products. window and stride are those of pooling, 0 where rows
+// and columns differ. depth is the length of the sums, which blocks may share: least_splits to most_splits of them; tf32
+// says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel. Ops that multiply
+// nothing leave the last ones 0.
 struct ProductShape {
   long long m, n, batches;
   int vec_m, vec_n;
   long long run;
   double trimmed;
   long long window, stride;
+  long long depth, least_splits, most_splits;
+  bool tf32;
+  long long workspace;
 };
 
-static inline bool row_supports(const GpuRow &row, const ProductShape &shape) {
+// A row of a table, and how many blocks share a sum.
+struct Choice {
+  int row;
+  long long splits;
+};
+
+static inline bool row_supports(const GpuRow &row, const ProductShape &shape, const Card &card) {
   return row.vec_m <= shape.vec_m && row.vec_n <= shape.vec_n && (row.window == 0 || row.window == shape.window) &&
-         (row.stride == 0 || row.stride == shape.stride);
+         (row.stride == 0 || row.stride == shape.stride) && row.capability <= card.capability &&
+         (shape.tf32 || !row.tf32);
 }
 
 // The row that CONVNET_OPS_VARIANT ("filter_acts=plain,weight_acts=...") names for a family, or NULL; *length is set.
@@ -58,29 +75,61 @@ static inline bool row_is_forced(const char *family, const char *row) {
   return forced != NULL && length == strlen(row) && strncmp(forced, row, length) == 0;
 }
 
-// Relative time of a row: the products of the blocks of the multiprocessor that gets most, over its speed.
-static inline double row_cost(const GpuRow &row, const ProductShape &shape, int multiprocessors) {
-  const double blocks = (double)((shape.m + row.tile_m - 1) / row.tile_m) *
-                        (double)((shape.n + row.tile_n - 1) / row.tile_n) * (double)shape.batches;
-  const double most = ceil(blocks / multiprocessors);
-  // With fewer blocks than it holds it hides less of the latency; the root is near what was measured at a half.
-  const double fill = most < row.blocks_per_sm ? most / row.blocks_per_sm : 1;
-  const double speed = row.weight * sqrt(fill) / (row.vec_m * row.vec_n < 16 ? 1.1 : 1);
-  // Trimming itself cost 7 to 21 % on layers with little padding.
-  double share = 1;
-  if (row.trim) share = 1.15 * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1);
-  return most * row.tile_m * row.tile_n * share / speed;
+// How fast a row's arithmetic is here, relative to its weight. The weights are those of an H200. Datacentre cards (8.0, 9.0,
+// 10.0) have tensor cores in about the same proportion; on the others TF32 is no faster than multiply-adds (data sheets).
+static inline double card_speed(const GpuRow &row, const Card &card) {
+  return row.capability == 0 || card.capability % 10 == 0 && card.capability <= 100 ? 1 : row.tf32 ? 0.4 : 0.25;
 }
 
-// The cheapest row that supports the shape, or -1.
-static inline int cheapest_row(const GpuRows &table, const ProductShape &shape, int multiprocessors) {
-  int best = -1;
+// The estimated time of a row: the products of the multiprocessor that gets most blocks, over its speed, and the sum of the
+// splits. In microseconds, for the convolutions on an H200; for others in units that mean nothing but to each other.
+static inline double row_cost(const GpuRow &row, const ProductShape &shape, long long splits, const Card &card) {
+  const double blocks = (double)((shape.m + row.tile_m - 1) / row.tile_m) *
+                        (double)((shape.n + row.tile_n - 1) / row.tile_n) * (double)shape.batches * (double)splits;
+  const double most = ceil(blocks / card.multiprocessors);
+  // With fewer blocks than it holds it hides less of the latency; the root is near what was measured at a half.
+  const double fill = most < row.blocks_per_sm ? most / row.blocks_per_sm : 1;
+  const double narrow = row.vec_m * row.vec_n < shape.vec_m * shape.vec_n || row.vec_n == 1 ? 1.25 : 1;
+  const double flop_per_us = row.weight * card_speed(row, card) * sqrt(fill) / narrow * 1e6 / 132;
+  // What a block does before and after its sums costs it as much time as some 80 products of each of them.
+  const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits + 80;
+  double time = most * row.tile_m * row.tile_n * 2 * depth / flop_per_us;
+  // A second kernel, which reads all that the splits have written.
+  if (splits > 1) time += 3 + 8. * splits * shape.m * shape.n * shape.batches / 2e6;
+  return time;
+}
+
+// The best number of splits for a row.
+static inline long long cheapest_splits(const GpuRow &row, const ProductShape &shape, const Card &card) {
+  long long best = shape.least_splits > 1 ? shape.least_splits : 1;
+  double best_cost = row_cost(row, shape, best, card);
+  // Sums shorter than 64 are not worth a block.
+  const long long most = shape.most_splits < shape.depth / 64 ? shape.most_splits : shape.depth / 64;
+  const long long blocks = ((shape.m + row.tile_m - 1) / row.tile_m) * ((shape.n + row.tile_n - 1) / row.tile_n) *
+                           shape.batches;
+  for (long long splits = best + 1; splits <= most; splits += 1 + splits / 4) {
+    // More blocks than the card holds four times need no more splits.
+    if (blocks * splits > 4ll * card.multiprocessors * row.blocks_per_sm) break;
+    const double cost = row_cost(row, shape, splits, card);
+    if (cost < best_cost) {
+      best = splits;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+// The cheapest row that supports the shape, with its splits; row -1 if there is none.
+static inline Choice cheapest_row(const GpuRows &table, const ProductShape &shape, const Card &card) {
+  Choice best = {-1, 1};
   double best_cost = 0;
   for (int i = 0; i < table.count; ++i) {
-    if (table.rows[i].weight == 0 || !row_supports(table.rows[i], shape)) continue;
-    const double cost = row_cost(table.rows[i], shape, multiprocessors);
-    if (best < 0 || cost < best_cost) {
-      best = i;
+    if (table.rows[i].weight == 0 || !row_supports(table.rows[i], shape, card)) continue;
+    const long long splits = cheapest_splits(table.rows[i], shape, card);
+    const double cost = row_cost(table.rows[i], shape, splits, card);
+    if (best.row < 0 || cost < best_cost) {
+      best.row = i;
+      best.splits = splits;
       best_cost = cost;
     }
   }

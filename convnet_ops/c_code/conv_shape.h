@@ -222,10 +222,10 @@ static inline npy_int64 partials_limit(const ConvShape *s, npy_int64 partial_sum
 // A correlation as cuda/correlate.cuh describes it; the fields have the names of its CorrelateArgs.
 struct Correlation {
   npy_int64 groups, channels, rows, cols, n;
-  npy_int64 m, filter_stride, taps_y, taps_x;
+  npy_int64 m, filter_stride, filter_group, taps_y, taps_x;
   npy_int64 stride_y, stride_x, pad_y, pad_x;
   npy_int64 grid_rows, grid_cols;
-  npy_int64 out_rows, out_cols;
+  npy_int64 out_rows, out_cols, out_n;
   npy_int64 phases_y, phases_x, base_y, base_x;
 };
 
@@ -255,8 +255,8 @@ static inline Correlation forward_correlation(const ConvShape *s) {
   c.channels = s->channels;
   c.rows = s->rows;
   c.cols = s->cols;
-  c.n = s->n;
-  c.m = s->filters;
+  c.n = c.out_n = s->n;
+  c.m = c.filter_group = s->filters;
   c.filter_stride = s->groups * s->filters;
   c.taps_y = s->filter_rows;
   c.taps_x = s->filter_cols;
@@ -280,11 +280,13 @@ static inline Correlation image_correlation(const ConvShape *s, npy_int64 block_
   c.channels = s->filters;
   c.rows = s->out_rows;
   c.cols = s->out_cols;
-  c.n = s->n;
+  c.n = c.out_n = s->n;
   c.phases_y = s->stride_y * block_y;
   c.phases_x = s->stride_x * block_x;
   c.m = s->channels * c.phases_y * c.phases_x;
-  c.filter_stride = s->groups * c.m;
+  // Arranged so that a group's filters begin at an address divisible by 4 floats.
+  c.filter_group = (c.m + 3) / 4 * 4;
+  c.filter_stride = s->groups * c.filter_group;
   c.taps_y = block_y - 1 + (s->filter_rows + s->stride_y - 1) / s->stride_y;
   c.taps_x = block_x - 1 + (s->filter_cols + s->stride_x - 1) / s->stride_x;
   c.stride_y = block_y;

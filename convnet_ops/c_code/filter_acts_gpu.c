@@ -1,3 +1,7 @@
+#section support_code
+
+#include "gpu_conv.h"
+
 #section support_code_struct
 
 int filter_acts_plain(const ConvShape &s, PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
@@ -31,18 +35,27 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
   if (row_is_forced("filter_acts", "plain"))
     return filter_acts_plain(s, image_array.get(), filter_array.get(), *out, params->context);
 
-  const Correlation c = forward_correlation(&s);
-  const ProductShape shape = {c.m, correlation_columns(&c), c.groups,
-                              c.m % 4 == 0 ? vector_width(c.filter_stride, filter_array.get(), NULL) : 1,
-                              vector_width(c.n, image_array.get(), *out), c.n, correlation_inside_share(&c)};
-  const GpuRows table = filter_acts_rows();
-  const int row = choose_row(table, shape, correlation_depth(&c), params->context);
-  if (row < 0) return -1;
+  Correlation c = forward_correlation(&s);
   CorrelateArgs args;
-  args.images = device_array(image_array.get());
-  args.filters = device_array(filter_array.get());
-  args.out = device_array(*out);
-  size_t grid[3];
-  fill_correlate_args(c, table.rows[row], &args, grid);
-  return filter_acts_launch(row, grid, &args, params->context);
+  const auto pad = [&](PadRowsArgs *pad_args, const size_t *grid) {
+    return pad_rows_launch(0, grid, pad_args, params->context);
+  };
+  PaddedGpuArray padded_images, padded_filters;
+  PadRowsArgs pad_args;
+  if (pad_operands(op, image_array.get(), filter_array.get(), &c, &padded_images, &padded_filters, &pad_args,
+                   params->context, pad) != 0)
+    return -1;
+  args.images = device_array(padded_images.get());
+  args.filters = device_array(padded_filters.get());
+  const ProductShape shape = correlation_product(c, vector_width(c.n, padded_images.get(), *out), params->tf32,
+                                                 padded_images.copied_bytes() + padded_filters.copied_bytes());
+  return run_correlation(
+      op, filter_acts_rows(), c, shape, *out, params->context, &args,
+      [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); },
+      [&](PyGpuArrayObject *partials, npy_int64 splits) {
+        SumPartialsArgs sum_args;
+        size_t grid[3];
+        fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+        return sum_partials_launch(0, grid, &sum_args, params->context);
+      });
 }

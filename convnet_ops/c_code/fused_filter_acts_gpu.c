@@ -1,7 +1,7 @@
 #section support_code
 
 #include "activation.h"
-#include "gpu_launch.h"
+#include "gpu_conv.h"
 
 #section support_code_struct
 
@@ -39,15 +39,31 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     elementwise_grid(args.size, fused_filter_acts_plain_rows().rows[0].threads, grid);
     return fused_filter_acts_plain_launch(0, grid, &args, params->context);
   }
-  const Correlation c = forward_correlation(&s);
-  const ProductShape shape = {c.m, correlation_columns(&c), c.groups,
-                              c.m % 4 == 0 ? vector_width(c.filter_stride, filter_array.get(), NULL) : 1,
-                              vector_width(c.n, image_array.get(), *out), c.n, correlation_inside_share(&c)};
-  const GpuRows table = fused_filter_acts_rows();
-  const int row = choose_row(table, shape, correlation_depth(&c), params->context);
-  if (row < 0) return -1;
+  Correlation c = forward_correlation(&s);
   FusedFilterActsArgs args;
   fill(&args);
-  fill_correlate_args(c, table.rows[row], &args, grid);
-  return fused_filter_acts_launch(row, grid, &args, params->context);
+  const auto pad = [&](PadRowsArgs *pad_args, const size_t *pad_grid) {
+    return pad_rows_launch(0, pad_grid, pad_args, params->context);
+  };
+  PaddedGpuArray padded_images, padded_filters;
+  PadRowsArgs pad_args;
+  if (pad_operands(op, image_array.get(), filter_array.get(), &c, &padded_images, &padded_filters, &pad_args,
+                   params->context, pad) != 0)
+    return -1;
+  args.images = device_array(padded_images.get());
+  args.filters = device_array(padded_filters.get());
+  const ProductShape shape = correlation_product(c, vector_width(c.n, padded_images.get(), *out), params->tf32,
+                                                 padded_images.copied_bytes() + padded_filters.copied_bytes());
+  return run_correlation(
+      op, fused_filter_acts_rows(), c, shape, *out, params->context, &args,
+      [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
+      [&](PyGpuArrayObject *partials, npy_int64 splits) {
+        FusedSumPartialsArgs sum_args;
+        fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+        sum_args.bias = args.bias;
+        sum_args.activation = args.activation;
+        sum_args.slope = args.slope;
+        sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * s.n);
+        return fused_sum_partials_launch(0, grid, &sum_args, params->context);
+      });
 }

@@ -106,6 +106,17 @@ static inline int multiprocessor_count(PyGpuContextObject *context) {
   return (int)count;
 }
 
+static inline Card card_of(PyGpuContextObject *context) {
+  // "sm_90", or "compute_90".
+  const char *id = NULL;
+  Card card = {multiprocessor_count(context), 0};
+  if (gpucontext_property(context->ctx, GA_CTX_PROP_BIN_ID, &id) == GA_NO_ERROR && id != NULL) {
+    const char *number = strrchr(id, '_');
+    if (number != NULL) card.capability = atoi(number + 1);
+  }
+  return card;
+}
+
 static inline int compile_kernel(GpuKernel *kernel, PyGpuContextObject *context, const char *name, const char *source,
                                  const char *wrapper, unsigned argument_count, const int *types) {
   const char *texts[2] = {source, wrapper};
@@ -131,99 +142,60 @@ static inline int launch_kernel(GpuKernel *kernel, const char *name, const size_
   return -1;
 }
 
-static inline void print_choice(const GpuRows &table, int row, const ProductShape &shape, long long depth) {
+static inline void print_choice(const GpuRows &table, const Choice &choice, const ProductShape &shape, long long depth) {
   const char *wanted = getenv("CONVNET_OPS_PRINT_CONFIG");
-  if (wanted != NULL && strcmp(wanted, "1") == 0)
-    PySys_WriteStderr("%s: m %lld, n %lld, batches %lld, depth %lld, loads of %d and %d floats: row %s\n", table.family,
-                      shape.m, shape.n, shape.batches, depth, shape.vec_m, shape.vec_n, table.rows[row].name);
+  if (wanted == NULL || strcmp(wanted, "1") != 0) return;
+  const long long partials = choice.splits > 1 ? 4 * choice.splits * shape.m * shape.n * shape.batches : 0;
+  PySys_WriteStderr("%s: m %lld, n %lld, batches %lld, depth %lld, loads of %d and %d floats: row %s, splits %lld, "
+                    "workspace %lld bytes\n",
+                    table.family, shape.m, shape.n, shape.batches, depth, shape.vec_m, shape.vec_n,
+                    table.rows[choice.row].name, choice.splits, shape.workspace + partials);
 }
 
-// The row to launch: the one that CONVNET_OPS_VARIANT names, or the cheapest. Returns -1 with ValueError if the named
-// one does not exist or does not support the shape.
-static inline int choose_row(const GpuRows &table, const ProductShape &shape, long long depth,
-                             PyGpuContextObject *context) {
+// The row that CONVNET_OPS_VARIANT names, or row -1 if it names none. Returns -1 with ValueError if the named one does not
+// exist or does not support the shape.
+static inline int named_row(const GpuRows &table, const ProductShape &shape, const Card &card, Choice *choice) {
   size_t length;
   const char *forced = forced_row(table.family, &length);
-  int row = -1;
-  if (forced == NULL) {
-    row = cheapest_row(table, shape, multiprocessor_count(context));
-  } else {
-    for (int i = 0; i < table.count; ++i)
-      if (row_is_forced(table.family, table.rows[i].name)) row = i;
-    if (row < 0) {
-      PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: %s has no row named '%.200s'", table.family, forced);
-      return -1;
-    }
-    if (!row_supports(table.rows[row], shape)) {
-      PyErr_Format(PyExc_ValueError,
-                   "CONVNET_OPS_VARIANT: row %s of %s loads %d and %d floats at once and wants window %d and stride %d "
-                   "(0: any); these sizes and addresses allow %d and %d, with window %lld and stride %lld",
-                   table.rows[row].name, table.family, table.rows[row].vec_m, table.rows[row].vec_n,
-                   table.rows[row].window, table.rows[row].stride, shape.vec_m, shape.vec_n, shape.window, shape.stride);
-      return -1;
-    }
+  choice->row = -1;
+  choice->splits = 1;
+  if (forced == NULL) return 0;
+  for (int i = 0; i < table.count; ++i)
+    if (row_is_forced(table.family, table.rows[i].name)) choice->row = i;
+  if (choice->row < 0) {
+    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: %s has no row named '%.200s'", table.family, forced);
+    return -1;
   }
-  print_choice(table, row, shape, depth);
-  return row;
+  const GpuRow &row = table.rows[choice->row];
+  if (!row_supports(row, shape, card)) {
+    PyErr_Format(PyExc_ValueError,
+                 "CONVNET_OPS_VARIANT: row %s of %s loads %d and %d floats at once, wants window %d and stride %d (0: any), "
+                 "compute capability %d and %s; these sizes and addresses allow %d and %d, with window %lld and stride "
+                 "%lld, the card has %d, and the op's precision is %s",
+                 row.name, table.family, row.vec_m, row.vec_n, row.window, row.stride, row.capability,
+                 row.tf32 ? "precision 'tf32'" : "any precision", shape.vec_m, shape.vec_n, shape.window, shape.stride,
+                 card.capability, shape.tf32 ? "'tf32'" : "'float32'");
+    return -1;
+  }
+  choice->splits = cheapest_splits(row, shape, card);
+  return 0;
+}
+
+// The row to launch: the one that CONVNET_OPS_VARIANT names, or the cheapest; or -1, as named_row.
+static inline int choose_row(const GpuRows &table, const ProductShape &shape, long long depth,
+                             PyGpuContextObject *context) {
+  const Card card = card_of(context);
+  Choice choice;
+  if (named_row(table, shape, card, &choice) != 0) return -1;
+  if (choice.row < 0) choice = cheapest_row(table, shape, card);
+  print_choice(table, choice, shape, depth);
+  return choice.row;
 }
 
 // Grid of a kernel whose threads go over `size` elements.
 static inline void elementwise_grid(npy_int64 size, int threads, size_t *grid) {
   grid[0] = (size + threads - 1) / threads;
   grid[1] = grid[2] = 1;
-}
-
-// The shape in the arguments of the plain kernels of FilterActs and ImageActs; Args is FilterActsArgs or ImgActsArgs.
-template <typename Args>
-static void fill_plain_args(const ConvShape &s, Args *args) {
-  args->channels = (int)s.channels;
-  args->rows = (int)s.rows;
-  args->cols = (int)s.cols;
-  args->n = (int)s.n;
-  args->filter_rows = (int)s.filter_rows;
-  args->filter_cols = (int)s.filter_cols;
-  args->filter_count = (int)(s.groups * s.filters);
-  args->filters_per_group = (int)s.filters;
-  args->out_rows = (int)s.out_rows;
-  args->out_cols = (int)s.out_cols;
-  args->stride_y = (int)s.stride_y;
-  args->stride_x = (int)s.stride_x;
-  args->pad_y = (int)s.pad_y;
-  args->pad_x = (int)s.pad_x;
-}
-
-// The arguments of cuda/correlate.cuh, which filter_acts and img_acts share; Args is their CorrelateArgs.
-template <typename Args>
-static void fill_correlate_args(const Correlation &c, const GpuRow &row, Args *args, size_t *grid) {
-  const npy_int64 m_tiles = (c.m + row.tile_m - 1) / row.tile_m;
-  const npy_int64 columns = correlation_columns(&c);
-  args->channels = (int)c.channels;
-  args->rows = (int)c.rows;
-  args->cols = (int)c.cols;
-  args->m = (int)c.m;
-  args->filter_stride = (int)c.filter_stride;
-  args->stride_y = (int)c.stride_y;
-  args->stride_x = (int)c.stride_x;
-  args->pad_y = (int)c.pad_y;
-  args->pad_x = (int)c.pad_x;
-  args->taps_y = (int)c.taps_y;
-  args->columns = (int)columns;
-  args->out_rows = (int)c.out_rows;
-  args->out_cols = (int)c.out_cols;
-  args->phases_y = (int)c.phases_y;
-  args->phases_x = (int)c.phases_x;
-  args->base_y = (int)c.base_y;
-  args->base_x = (int)c.base_x;
-  args->by_n = make_divisor(c.n);
-  args->by_grid_cols = make_divisor(c.grid_cols);
-  args->by_taps = make_divisor(c.taps_y * c.taps_x);
-  args->by_tap_cols = make_divisor(c.taps_x);
-  args->by_phases = make_divisor(c.phases_y * c.phases_x);
-  args->by_phases_x = make_divisor(c.phases_x);
-  args->by_m_tiles = make_divisor(m_tiles);
-  grid[0] = m_tiles * ((columns + row.tile_n - 1) / row.tile_n);
-  grid[1] = 1;
-  grid[2] = c.groups;
 }
 
 #endif

@@ -1,3 +1,7 @@
+#section support_code
+
+#include "gpu_conv.h"
+
 #section support_code_struct
 
 int img_acts_plain(const ConvShape &s, PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyGpuArrayObject *out,
@@ -28,6 +32,7 @@ PyGpuArrayObject *arranged_filters(const char *op, const ConvShape &s, const Cor
   args.filter_cols = (int)s.filter_cols;
   args.filter_count = (int)(s.groups * s.filters);
   args.filters_per_group = (int)s.filters;
+  args.filter_group = (int)c.filter_group;
   args.groups = (int)s.groups;
   args.taps_y = (int)c.taps_y;
   args.taps_x = (int)c.taps_x;
@@ -67,30 +72,39 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     return img_acts_plain(s, hid_array.get(), filter_array.get(), *out, params->context);
 
   const GpuRows table = img_acts_rows();
-  const int vec_n = vector_width(s.n, hid_array.get(), *out);
-  const int multiprocessors = multiprocessor_count(params->context);
-  const auto product = [&](const Correlation &c) {
-    const ProductShape shape = {c.m, correlation_columns(&c), c.groups, c.m % 4 == 0 ? 4 : 1,
-                                vec_n, c.n, correlation_inside_share(&c)};
-    return shape;
-  };
-  const Correlation c = cheapest_image_correlation(&s, [&](const Correlation &candidate) {
-    const ProductShape shape = product(candidate);
-    return row_cost(table.rows[cheapest_row(table, shape, multiprocessors)], shape, multiprocessors) *
-           correlation_depth(&candidate);
+  const Card card = card_of(params->context);
+  PaddedGpuArray padded_hid;
+  PadRowsArgs pad_args;
+  const npy_int64 batch = padded_batch(s.n);
+  if (padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
+                      params->context, [&](PadRowsArgs *args, const size_t *grid) {
+                        return pad_rows_launch(0, grid, args, params->context);
+                      }) != 0)
+    return -1;
+  const int vec_n = vector_width(batch, padded_hid.get(), *out);
+  ConvShape padded = s;
+  padded.n = batch;
+  Correlation c = cheapest_image_correlation(&padded, [&](const Correlation &candidate) {
+    const ProductShape shape = correlation_product(candidate, vec_n, params->tf32, 0);
+    const Choice choice = cheapest_row(table, shape, card);
+    return row_cost(table.rows[choice.row], shape, choice.splits, card);
   });
-  const ProductShape shape = product(c);
-  const int row = choose_row(table, shape, correlation_depth(&c), params->context);
-  if (row < 0) return -1;
+  c.out_n = s.n;
   PyGpuArrayObject *arranged = arranged_filters(op, s, c, filter_array.get(), params->context);
   if (arranged == NULL) return -1;
   CorrelateArgs args;
-  args.images = device_array(hid_array.get());
+  args.images = device_array(padded_hid.get());
   args.filters = device_array(arranged);
-  args.out = device_array(*out);
-  size_t grid[3];
-  fill_correlate_args(c, table.rows[row], &args, grid);
-  const int failed = img_acts_launch(row, grid, &args, params->context);
+  const npy_int64 workspace = padded_hid.copied_bytes() + 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
+  const int failed = run_correlation(
+      op, table, c, correlation_product(c, vec_n, params->tf32, workspace), *out, params->context, &args,
+      [&](int row, const size_t *grid) { return img_acts_launch(row, grid, &args, params->context); },
+      [&](PyGpuArrayObject *partials, npy_int64 splits) {
+        SumPartialsArgs sum_args;
+        size_t grid[3];
+        fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+        return sum_partials_launch(0, grid, &sum_args, params->context);
+      });
   Py_DECREF(arranged);
   return failed;
 }

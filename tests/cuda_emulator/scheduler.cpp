@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -447,6 +448,35 @@ void emulator_copy_async(void *shared, const void *global, int bytes, bool valid
 void emulator_commit_copies() { current->commit_copies(); }
 
 void emulator_wait_for_copies(int pending) { current->finish_copies(pending); }
+
+void emulator_begin_tf32(const void *operands) {
+  current->running()->given = (uint64_t)operands;
+  emulator_warp_barrier(0xffffffffu, "mma.sync", 0);
+}
+
+void emulator_end_tf32() { emulator_warp_barrier(0xffffffffu, "mma.sync", 1); }
+
+void emulator_multiply_tf32(float *c, const float *a, const float *b) {
+  const Fiber *me = current->running(), *warp = me - me->thread.lane;
+  // What another lane holds in the place of one's own `value`, as the tensor core sees it.
+  const auto operand = [&](int lane, const float *value) {
+    uint32_t bits;
+    memcpy(&bits, (const char *)warp[lane].given + ((const char *)value - (const char *)me->given), 4);
+    bits &= 0xFFFFE000u;
+    float result;
+    memcpy(&result, &bits, 4);
+    return (double)result;
+  };
+  const int g = me->thread.lane / 4, t = me->thread.lane % 4;
+  for (int e = 0; e < 4; ++e) {
+    double sum = c[e];
+    for (int k = 0; k < 8; ++k)
+      sum += operand(4 * g + k % 4, a + k / 4 * 2 + e / 2) * operand(4 * (2 * t + e % 2) + k % 4, b + k / 4);
+    // Rounded toward zero.
+    const float nearest = (float)sum;
+    c[e] = fabs((double)nearest) > fabs(sum) ? nextafterf(nearest, 0.f) : nearest;
+  }
+}
 
 // ---- what gcc's -fsanitize=thread calls at each access of a kernel
 

@@ -1,0 +1,182 @@
+// What the GPU host code of the convolution ops shares: operands in the form that the kernels want, and the launch.
+#ifndef CONVNET_OPS_GPU_CONV_H
+#define CONVNET_OPS_GPU_CONV_H
+
+#include <algorithm>
+
+#include "autotune.h"
+#include "conv_shape.h"
+#include "gpu_launch.h"
+
+// The shape in the arguments of the plain kernels of FilterActs and ImageActs; Args is FilterActsArgs or ImgActsArgs.
+template <typename Args>
+static void fill_plain_args(const ConvShape &s, Args *args) {
+  args->channels = (int)s.channels;
+  args->rows = (int)s.rows;
+  args->cols = (int)s.cols;
+  args->n = (int)s.n;
+  args->filter_rows = (int)s.filter_rows;
+  args->filter_cols = (int)s.filter_cols;
+  args->filter_count = (int)(s.groups * s.filters);
+  args->filters_per_group = (int)s.filters;
+  args->out_rows = (int)s.out_rows;
+  args->out_cols = (int)s.out_cols;
+  args->stride_y = (int)s.stride_y;
+  args->stride_x = (int)s.stride_x;
+  args->pad_y = (int)s.pad_y;
+  args->pad_x = (int)s.pad_x;
+}
+
+// The batch that the kernels see. A batch that 4 does not divide is padded with zeros, in a copy of the images, where that
+// adds at most a quarter: loads of single floats cost more than the copy and the products with zeros.
+static inline npy_int64 padded_batch(npy_int64 n) {
+  const npy_int64 padded = (n + 3) / 4 * 4;
+  return 4 * padded <= 5 * n ? padded : n;
+}
+
+// An array with `inner` values in each of its last rows as one with `padded`: the array itself where nothing has to be
+// done, else a copy with zeros behind each row, made by launch(args, grid) of the family pad_rows.
+class PaddedGpuArray {
+ public:
+  PaddedGpuArray() : array_(NULL), copied_bytes_(0) {}
+  ~PaddedGpuArray() { Py_XDECREF(array_); }
+  PyGpuArrayObject *get() const { return array_; }
+  npy_int64 copied_bytes() const { return copied_bytes_; }
+
+  template <typename Args, typename Launch>
+  int fill(const char *op, PyGpuArrayObject *source, npy_int64 size, npy_int64 inner, npy_int64 padded, Args *args,
+           PyGpuContextObject *context, Launch launch) {
+    if (inner == padded) {
+      Py_INCREF(source);
+      array_ = source;
+      return 0;
+    }
+    const npy_int64 dims[4] = {1, 1, size / inner, padded};
+    if (check_index_limit(op, "padded copy", 4, dims) != 0) return -1;
+    array_ = allocate(op, "padded copy", 4, dims, context);
+    if (array_ == NULL) return -1;
+    args->source = device_array(source);
+    args->out = device_array(array_);
+    args->inner = (int)inner;
+    args->size = (int)(dims[2] * padded);
+    args->by_padded = make_divisor(padded);
+    copied_bytes_ = 4 * dims[2] * padded;
+    size_t grid[3];
+    elementwise_grid(args->size, 256, grid);
+    return launch(args, grid);
+  }
+
+ private:
+  PaddedGpuArray(const PaddedGpuArray &);
+  void operator=(const PaddedGpuArray &);
+  PyGpuArrayObject *array_;
+  npy_int64 copied_bytes_;
+};
+
+// The operands of FilterActs: the batch padded, and the filters of each group, so that they begin at an address divisible by
+// 4 floats. Sets the sizes in *c.
+template <typename Args, typename Launch>
+static int pad_operands(const char *op, PyGpuArrayObject *images, PyGpuArrayObject *filters, Correlation *c,
+                        PaddedGpuArray *padded_images, PaddedGpuArray *padded_filters, Args *args,
+                        PyGpuContextObject *context, Launch launch) {
+  const npy_int64 n = c->out_n, m = c->m;
+  c->n = padded_batch(n);
+  // A single group's filters need no more than rows that begin there; they are copied too where they do not.
+  c->filter_group = (m + 3) / 4 * 4;
+  c->filter_stride = c->groups * c->filter_group;
+  const bool misplaced = m == c->filter_group && filters->ga.offset % 16 != 0;
+  if (misplaced) {
+    c->filter_group += 4;
+    c->filter_stride += 4 * c->groups;
+  }
+  const npy_int64 image_size = c->groups * c->channels * c->rows * c->cols * n;
+  const npy_int64 filter_size = c->channels * c->taps_y * c->taps_x * c->groups * m;
+  return padded_images->fill(op, images, image_size, n, c->n, args, context, launch) != 0 ||
+                 padded_filters->fill(op, filters, filter_size, m, c->filter_group, args, context, launch) != 0
+             ? -1
+             : 0;
+}
+
+// The arguments of sum_partials.
+template <typename Args>
+static void fill_sum_args(PyGpuArrayObject *partials, PyGpuArrayObject *out, npy_int64 splits, npy_int64 size, Args *args,
+                          size_t *grid) {
+  args->partials = device_array(partials);
+  args->out = device_array(out);
+  args->splits = (int)splits;
+  args->size = (int)size;
+  elementwise_grid(size, 32, grid);
+}
+
+// At most so many bytes of partial sums.
+static const npy_int64 kPartialBytes = 64 << 20;
+
+// The product that a correlation is. Its filters are in rows divisible by 4.
+static ProductShape correlation_product(const Correlation &c, int vec_n, bool tf32, npy_int64 workspace) {
+  const npy_int64 out_bytes = 4 * c.groups * c.m / (c.phases_y * c.phases_x) * c.out_rows * c.out_cols * c.out_n;
+  const npy_int64 splits = kPartialBytes / (out_bytes > 0 ? out_bytes : 1);
+  const ProductShape shape = {c.m, correlation_columns(&c), c.groups, 4, vec_n, c.n, correlation_inside_share(&c), 0, 0,
+                              correlation_depth(&c), 1, std::max<npy_int64>(1, std::min<npy_int64>(64, splits)), tf32,
+                              workspace};
+  return shape;
+}
+
+// Runs a correlation into `out`: chooses the row and the splits, fills the arguments, and calls launch(row, grid), and where
+// the sums are split sum(partials, splits) after it. args->images and args->filters are set.
+template <typename Args, typename Launch, typename Sum>
+static int run_correlation(const char *op, const GpuRows &table, const Correlation &c, const ProductShape &shape,
+                           PyGpuArrayObject *out, PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {
+  const npy_int64 columns = correlation_columns(&c);
+  args->channels = (int)c.channels;
+  args->rows = (int)c.rows;
+  args->cols = (int)c.cols;
+  args->m = (int)c.m;
+  args->filter_stride = (int)c.filter_stride;
+  args->filter_group = (int)c.filter_group;
+  args->stride_y = (int)c.stride_y;
+  args->stride_x = (int)c.stride_x;
+  args->pad_y = (int)c.pad_y;
+  args->pad_x = (int)c.pad_x;
+  args->taps_y = (int)c.taps_y;
+  args->columns = (int)columns;
+  args->out_rows = (int)c.out_rows;
+  args->out_cols = (int)c.out_cols;
+  args->out_n = (int)c.out_n;
+  args->out_size = (int)(c.groups * c.m / (c.phases_y * c.phases_x) * c.out_rows * c.out_cols * c.out_n);
+  args->phases_y = (int)c.phases_y;
+  args->phases_x = (int)c.phases_x;
+  args->base_y = (int)c.base_y;
+  args->base_x = (int)c.base_x;
+  args->by_n = make_divisor(c.n);
+  args->by_grid_cols = make_divisor(c.grid_cols);
+  args->by_taps = make_divisor(c.taps_y * c.taps_x);
+  args->by_tap_cols = make_divisor(c.taps_x);
+  args->by_phases = make_divisor(c.phases_y * c.phases_x);
+  args->by_phases_x = make_divisor(c.phases_x);
+
+  const auto run = [&](const Choice &choice) {
+    const GpuRow &row = table.rows[choice.row];
+    const npy_int64 depth = 16;  // kDepth of every row
+    const npy_int64 split_depth = ((shape.depth + choice.splits - 1) / choice.splits + depth - 1) / depth * depth;
+    const npy_int64 splits = (shape.depth + split_depth - 1) / split_depth;
+    const npy_int64 m_tiles = (c.m + row.tile_m - 1) / row.tile_m;
+    args->split_depth = (int)split_depth;
+    args->by_m_tiles = make_divisor(m_tiles);
+    const size_t grid[3] = {(size_t)(m_tiles * ((columns + row.tile_n - 1) / row.tile_n)), (size_t)splits,
+                            (size_t)c.groups};
+    if (splits == 1) {
+      args->out = device_array(out);
+      return launch(choice.row, grid);
+    }
+    const npy_int64 dims[4] = {1, 1, splits, args->out_size};
+    PyGpuArrayObject *partials = allocate(op, "partial sums", 4, dims, context);
+    if (partials == NULL) return -1;
+    args->out = device_array(partials);
+    const int failed = launch(choice.row, grid) != 0 || sum(partials, splits) != 0 ? -1 : 0;
+    Py_DECREF(partials);
+    return failed;
+  };
+  return run_choice(table, shape, context, out, run);
+}
+
+#endif
