@@ -56,48 +56,69 @@ def rows_as_cpp(family):
     return re.search(r"static const GpuRow rows\[\] = \{.*?\};", code, re.DOTALL).group(0)
 
 
-def choose(family, m, n, batches, vec_m, vec_n, multiprocessors=132, run=128, trimmed=1.0):
-    """The name of the row that the host code chooses."""
+H200 = (132, 90)
+
+
+def choose(family, m, n, depth, batches=1, vec_n=4, card=H200, run=128, trimmed=1.0, splits=(1, 1), tf32=False):
+    """The row that the host code chooses, and into how many splits."""
     body = """%s
   const GpuRows table = {"%s", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
-  const ProductShape shape = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoi(argv[4]), atoi(argv[5]),
-    atoll(argv[7]), atof(argv[8])};
-  const int row = cheapest_row(table, shape, atoi(argv[6]));
-  printf("%%s", row < 0 ? "none" : rows[row].name);""" % (rows_as_cpp(family), family.name)
-    return run_program(["choose_row.h"], body, (m, n, batches, vec_m, vec_n, multiprocessors, run, trimmed))
+  const ProductShape shape = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), 4, atoi(argv[4]), atoll(argv[5]),
+    atof(argv[6]), 0, 0, atoll(argv[7]), atoll(argv[8]), atoll(argv[9]), atoi(argv[10]) != 0, 0};
+  const Card card = {atoi(argv[11]), atoi(argv[12])};
+  const Choice choice = cheapest_row(table, shape, card);
+  printf("%%s %%lld", choice.row < 0 ? "none" : rows[choice.row].name, choice.splits);""" % (
+        rows_as_cpp(family),
+        family.name,
+    )
+    arguments = (m, n, batches, vec_n, run, trimmed, depth) + splits + (int(tf32),) + card
+    row, count = run_program(["choose_row.h"], body, arguments).split()
+    return row, int(count)
 
 
 def test_choice_fits_the_tile_to_the_filters():
     family = GpuFilterActs.kernel_families[0]
     many = 128 * 112 * 112
-    assert choose(family, 384, many, 1, 4, 4) in ("128x128x16_m4_n4", "64x128x16_m4_n4")
-    assert choose(family, 64, many, 1, 4, 4) in ("64x256x16_m4_n4", "64x128x16_m4_n4")
-    assert choose(family, 32, many, 1, 4, 4) == "32x256x16_m4_n4"
-    assert choose(family, 16, many, 1, 4, 4) == "16x256x16_m4_n4"
-    assert choose(family, 3, many, 1, 1, 4) == "8x512x8_m1_n4"
+    assert choose(family, 384, many, 1728)[0] == "3xtf32_64x128_n4"
+    assert choose(family, 64, many, 1728)[0] == "3xtf32_64x128_n4"
+    assert choose(family, 96, many, 1728)[0] == "3xtf32_96x128_n4"
+    assert choose(family, 32, many, 1728)[0] == "3xtf32_32x128_n4"
+    assert choose(family, 16, many, 1728)[0] == "3xtf32_16x256_n4"
+    # LeNet's first layer: sums of 25 products.
+    assert choose(family, 32, 500 * 24 * 24, 25, run=500)[0].startswith("fma_")
 
 
-def test_choice_trims_where_padding_is_much_and_pixels_are_few():
+def test_choice_follows_precision_and_card():
     family = GpuFilterActs.kernel_families[0]
-    assert choose(family, 128, 128 * 256, 1, 4, 4, trimmed=0.4).endswith("_trim")
-    assert not choose(family, 128, 128 * 256, 1, 4, 4, trimmed=0.97).endswith("_trim")
-    # A block would cover 16 pixels or more: nearly every tap reaches the image from one of them.
-    assert not choose(family, 128, 128 * 256, 1, 4, 4, run=8, trimmed=0.4).endswith("_trim")
+    many = 128 * 112 * 112
+    assert choose(family, 384, many, 1728, tf32=True)[0] == "tf32_128x128_n4"
+    assert choose(family, 384, many, 1728, card=(40, 75), tf32=True)[0].startswith("fma_")
+    # Cards whose tensor cores multiply TF32 no faster than the others multiply float32.
+    assert choose(family, 384, many, 1728, card=(84, 86))[0].startswith("fma_")
+    assert choose(family, 384, many, 1728, card=(108, 80))[0].startswith("3xtf32_")
+
+
+def test_choice_splits_sums_where_tiles_are_few():
+    family = GpuFilterActs.kernel_families[0]
+    row, splits = choose(family, 384, 169, 1728, vec_n=1, run=1, splits=(1, 64))
+    assert row.endswith("_n1") and 4 <= splits <= 27, (row, splits)
+    assert choose(family, 384, 169, 1728, vec_n=1, run=1)[1] == 1
+    assert choose(family, 384, 128 * 112 * 112, 1728, splits=(1, 64))[1] == 1
+    weights = GpuWeightActs.kernel_families[0]
+    assert choose(weights, 25, 32, 288000, splits=(36, 576))[1] >= 200
 
 
 def test_choice_respects_alignment():
     family = GpuFilterActs.kernel_families[0]
-    for vec_m in (1, 4):
-        for vec_n in (1, 4):
-            name = choose(family, 128, 100000, 1, vec_m, vec_n)
-            assert "_m%d_n%d" % (vec_m, vec_n) in name, name
+    for vec_n in (1, 4):
+        assert choose(family, 128, 100000, 1000, vec_n=vec_n)[0].endswith("_n%d" % vec_n)
 
 
 def test_choice_never_takes_the_plain_row():
     family = GpuWeightActs.kernel_families[0]
     assert family.rows[-1].name == "plain"
-    for shape in ((1, 1, 1), (25, 32, 1000), (10000, 384, 4)):
-        assert choose(family, *shape, vec_m=4, vec_n=1) != "plain"
+    for m, n, depth in ((1, 1, 1), (25, 32, 1000), (10000, 384, 4)):
+        assert choose(family, m, n, depth, vec_n=1)[0] != "plain"
 
 
 def test_forced_rows_are_parsed():

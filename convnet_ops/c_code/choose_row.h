@@ -87,13 +87,17 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double blocks = (double)((shape.m + row.tile_m - 1) / row.tile_m) *
                         (double)((shape.n + row.tile_n - 1) / row.tile_n) * (double)shape.batches * (double)splits;
   const double most = ceil(blocks / card.multiprocessors);
-  // With fewer blocks than it holds it hides less of the latency; the root is near what was measured at a half.
-  const double fill = most < row.blocks_per_sm ? most / row.blocks_per_sm : 1;
+  // With fewer blocks than it holds, as in the last round, a multiprocessor hides less of the latency; the root is near
+  // what was measured at a half.
+  const double rounds = floor(most / row.blocks_per_sm), last = most - rounds * row.blocks_per_sm;
+  const double full_blocks = rounds * row.blocks_per_sm + sqrt(last * row.blocks_per_sm);
   const double narrow = row.vec_m * row.vec_n < shape.vec_m * shape.vec_n || row.vec_n == 1 ? 1.25 : 1;
-  const double flop_per_us = row.weight * card_speed(row, card) * sqrt(fill) / narrow * 1e6 / 132;
-  // What a block does before and after its sums costs it as much time as some 80 products of each of them.
-  const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits + 80;
-  double time = most * row.tile_m * row.tile_n * 2 * depth / flop_per_us;
+  const double flop_per_us = row.weight * card_speed(row, card) / narrow * 1e6 / 132;
+  // What a block does before and after its sums takes as long as so many products of each of them: 50 for multiply-adds, 120
+  // for three TF32 products on layers with sums of 25 and 363.
+  const double overhead = row.weight * (row.capability > 0 ? 1.8 : 1.1);
+  const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits + overhead;
+  double time = full_blocks * row.tile_m * row.tile_n * 2 * depth / flop_per_us;
   // A second kernel, which reads all that the splits have written.
   if (splits > 1) time += 3 + 8. * splits * shape.m * shape.n * shape.batches / 2e6;
   return time;
