@@ -1,19 +1,24 @@
 // What the convolutions do before and after their products: rows padded with zeros, and sums of partial results.
 
 struct PadRowsArgs {
-  const float *source;   // (size / padded, inner)
-  float *out;            // (size / padded, padded)
+  const float *source;   // (rows, inner)
+  float *out;            // (rows, padded), padded divisible by 4
   int inner;
-  int size;
-  Divisor by_padded;
+  int size;              // of out, in fours
+  Divisor by_padded;     // padded / 4
 };
 
+// A thread stores four values.
 __device__ __forceinline__ void pad_rows(const PadRowsArgs &a) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
   int column;
   const int row = a.by_padded.divide(i, column);
-  a.out[i] = column < a.inner ? a.source[row * a.inner + column] : 0.f;
+  column *= 4;
+  Values<4> values;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) values.value[j] = column + j < a.inner ? a.source[row * a.inner + column + j] : 0.f;
+  store_values<4>(a.out + 4 * (size_t)i, values);
 }
 
 struct SumPartialsArgs {

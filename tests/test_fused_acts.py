@@ -30,16 +30,25 @@ ACTIVATIONS = [
     dict(activation="sigmoid"),
 ]
 
-# Groups, loads of 1 and of 4 floats, tiles of filters and columns that are not whole.
+# Groups, loads of 1 and of 4 floats, tiles of filters and columns that are not whole, sums that blocks share.
 PROBLEMS = [
     problem
     for problem in problems.CONV_PROBLEMS
     if problem.name
-    in ("one of everything", "odd sizes", "odd filters", "two tiles of filters", "three groups", "alexnet 1, small")
+    in (
+        "one of everything",
+        "odd sizes",
+        "odd filters",
+        "two tiles of filters",
+        "three groups",
+        "alexnet 1, small",
+        "few outputs",
+        "many channels, one image",
+    )
 ]
 
-# Of each layout of lanes, on which the place of a sum's bias depends, one row.
-ROWS = ("128x128x16_m1_n1", "16x256x16_m1_n1", "8x512x8_m1_n1")
+# Of each layout of sums, on which the place of a sum's bias depends, one row.
+ROWS = ("fma_128x128_n1", "fma_16x256_n1", "3xtf32_96x128_n1", "3xtf32_16x256_n1")
 
 
 def test_cpu():

@@ -34,7 +34,7 @@ static inline npy_int64 padded_batch(npy_int64 n) {
   return 4 * padded <= 5 * n ? padded : n;
 }
 
-// An array with `inner` values in each of its last rows as one with `padded`: the array itself where nothing has to be
+// An array with `inner` values in each of its last rows as one with `padded`, divisible by 4: the array itself where nothing has to be
 // done, else a copy with zeros behind each row, made by launch(args, grid) of the family pad_rows.
 class PaddedGpuArray {
  public:
@@ -58,8 +58,8 @@ class PaddedGpuArray {
     args->source = device_array(source);
     args->out = device_array(array_);
     args->inner = (int)inner;
-    args->size = (int)(dims[2] * padded);
-    args->by_padded = make_divisor(padded);
+    args->size = (int)(dims[2] * padded / 4);
+    args->by_padded = make_divisor(padded / 4);
     copied_bytes_ = 4 * dims[2] * padded;
     size_t grid[3];
     elementwise_grid(args->size, 256, grid);
