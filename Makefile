@@ -4,8 +4,8 @@
 # make test-emulated   the GPU's tests on an emulated CUDA device: needs pygpu, no GPU
 # make kernels    compile every kernel for all cards with NVRTC, and print registers and spills: needs no GPU
 # make memcheck   the ops' GPU tests under compute-sanitizer (CUDA's), four at a time
-# make bench   time the ops on a GPU and on the CPU, and make the tables in benchmarks/; TORCH_PYTHON=python3, an
-#              interpreter that has PyTorch, adds PyTorch's times
+# make bench   time the ops on a GPU and on the CPU, and make the tables in benchmarks/; wants TORCH_PYTHON=python3, an
+#              interpreter that has PyTorch
 # make clean   remove what the others made
 #
 # Each makes what it needs, in .venv. PYTHON chooses the interpreter for it, 3.8 to 3.11.
@@ -53,7 +53,8 @@ memcheck: .venv/installed
 
 bench: .venv/installed
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[gpu]'
-	$(VENV_PYTHON) -m benchmarks.conv benchmarks/results/conv.json
+	$(VENV_PYTHON) -m benchmarks.conv benchmarks/results/conv.json \
+	  --torch-python '$(or $(TORCH_PYTHON),$(error bench: name a Python that has PyTorch in TORCH_PYTHON))'
 	$(VENV_PYTHON) -m benchmarks.table benchmarks/results/conv.json benchmarks/README.md
 	for device in cuda cpu; do \
 	  for bench in networks swapped; do \

@@ -292,6 +292,7 @@ def main(arguments):
     parser.add_argument("--torch-python", metavar="COMMAND", help="a Python that has PyTorch: adds cuDNN")
     parser.add_argument("--ours-only", action="store_true", help="neither GpuCorrMM nor bc01")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--table", default="table", help="which table of benchmarks.table the result is for")
     options = parser.parse_args(arguments)
     environ = dict(os.environ)
     os.environ["THEANO_FLAGS"] = ",".join(filter(None, [FLAGS, environ.get("THEANO_FLAGS")]))
@@ -309,7 +310,7 @@ def run(options, torch):
     if torch is not None:
         result["versions"].update(torch.versions)
         result["sgemm_tflops"] = torch.ask(sgemm=8192)["tflops"]
-    result["rows"] = []
+    result.update(table=options.table, rows=[])
     for name in options.layers:
         for batch in options.batches or [LAYERS[name].batch]:
             layer = LAYERS[name]._replace(batch=batch)

@@ -74,45 +74,78 @@ def memory_markdown(result):
     return "\n".join(lines)
 
 
+def conv_cells(result):
+    """The rows of benchmarks.conv by (layer, batch, direction), and in each by (implementation, precision)."""
+    cells = {}
+    for row in result["rows"]:
+        key = row["impl"] + (" bc01" if row["impl"] == "convnet_ops" and row["layout"] == "bc01" else "")
+        cells.setdefault((row["layer"], row["batch"], row["direction"]), {})[key, row["precision"]] = row
+    return cells
+
+
 def markdown(result):
-    """The Markdown table of benchmarks.conv: TFLOP/s by layer and direction, and the ratios."""
-    cells = {(row["layer"], row["direction"], row["impl"]): row for row in result["rows"]}
-    layers = list(dict.fromkeys(row["layer"] for row in result["rows"]))
+    """The Markdown table of benchmarks.conv: TFLOP/s by layer and direction, and the ratios to cuDNN."""
+    cells = conv_cells(result)
+    columns = [
+        ("convnet_ops", "float32"),
+        ("cudnn", "float32"),
+        ("theano_corrmm", "float32"),
+        ("convnet_ops", "tf32"),
+        ("cudnn", "tf32"),
+    ]
     lines = [
         provenance(result),
         "",
-        "TFLOP/s, forward / gradient of the images / gradient of the filters; error: the largest of the three.",
+        "TFLOP/s, forward / gradient of the images / gradient of the filters; ratio: ours to cuDNN's; errors: our "
+        "largest, and cuDNN's. A copy moves %.0f GB/s, cuBLAS's float32 matrix product reaches %.1f TFLOP/s."
+        % (result["copy_gb_s"], result["sgemm_tflops"]),
         "",
-        "| layer | convnet_ops | GpuCorrMM | ratio | error | error of GpuCorrMM |",
+        "| layer | convnet_ops | cuDNN | ratio | GpuCorrMM | errors | TF32: convnet_ops | cuDNN | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for layer, batch in dict.fromkeys(key[:2] for key in cells):
+        rows = [cells[layer, batch, direction] for direction in DIRECTIONS]
+        ours, cudnn, corrmm, ours_tf32, cudnn_tf32 = (
+            " / ".join("%.3g" % row[column]["tflops"] for row in rows)
+            for column in columns
+        )
+        ratios = [
+            " / ".join("%.2f" % (row["cudnn", p]["ms"] / row["convnet_ops", p]["ms"]) for row in rows)
+            for p in ("float32", "tf32")
+        ]
+        errors = " and ".join(
+            "%.0e" % max(row[impl, "float32"]["rel_err"] for row in rows) for impl in ("convnet_ops", "cudnn")
+        )
+        lines.append(
+            "| %s |" % " | ".join([layer, ours, cudnn, ratios[0], corrmm, errors, ours_tf32, cudnn_tf32, ratios[1]])
+        )
+    means = [geometric_mean(row[column]["tflops"] for row in cells.values()) for column in columns]
+    lines.append(
+        "| geometric mean | %.1f | %.1f | %.2f | %.1f | | %.1f | %.1f | %.2f |"
+        % (means[0], means[1], means[0] / means[1], means[2], means[3], means[4], means[3] / means[4])
+    )
+    return "\n".join(lines)
+
+
+def layers_markdown(result):
+    """The Markdown table of benchmarks.conv without cuDNN: our TFLOP/s, and GpuCorrMM's time over ours."""
+    cells = conv_cells(result)
+    lines = [
+        provenance(result),
+        "",
+        "Forward / gradient of the images / gradient of the filters.",
+        "",
+        "| layer | batch | TFLOP/s | with TF32 | GpuCorrMM's time over ours | the same in bc01 |",
         "|---|---|---|---|---|---|",
     ]
-
-    def three(layer, impl, field, form):
-        return " / ".join(form % cells[layer, direction, impl][field] for direction in DIRECTIONS)
-
-    def ratio(layer, direction):
-        return cells[layer, direction, "theano_corrmm"]["ms"] / cells[layer, direction, "convnet_ops"]["ms"]
-
-    for layer in layers:
-        errors = [
-            max(cells[layer, d, impl]["rel_err"] for d in DIRECTIONS) for impl in ("convnet_ops", "theano_corrmm")
+    for layer, batch in dict.fromkeys(key[:2] for key in cells):
+        rows = [cells[layer, batch, d] for d in DIRECTIONS if (layer, batch, d) in cells]
+        speeds = [" / ".join("%.1f" % row["convnet_ops", p]["tflops"] for row in rows) for p in ("float32", "tf32")]
+        ratios = [
+            " / ".join("%.2f" % (row["theano_corrmm", "float32"]["ms"] / row[impl, "float32"]["ms"]) for row in rows)
+            for impl in ("convnet_ops", "convnet_ops bc01")
         ]
-        lines.append(
-            "| %s | %s | %s | %s | %.1e | %.1e |"
-            % (
-                layer,
-                three(layer, "convnet_ops", "tflops", "%.1f"),
-                three(layer, "theano_corrmm", "tflops", "%.2f"),
-                " / ".join("%.3g" % ratio(layer, direction) for direction in DIRECTIONS),
-                errors[0],
-                errors[1],
-            )
-        )
-    means = [
-        geometric_mean(row["tflops"] for row in result["rows"] if row["impl"] == impl)
-        for impl in ("convnet_ops", "theano_corrmm")
-    ]
-    lines.append("| geometric mean | %.1f | %.1f | %.1f | | |" % (means[0], means[1], means[0] / means[1]))
+        lines.append("| %s | %d | %s |" % (layer, batch, " | ".join(speeds + ratios)))
     return "\n".join(lines)
 
 
@@ -152,6 +185,8 @@ def swapped_markdown(result):
 
 MARKERS = {
     "table": markdown,
+    "batches": layers_markdown,
+    "more-layers": layers_markdown,
     "memory": memory_markdown,
     "memory-cpu": memory_markdown,
     "networks": networks_markdown,

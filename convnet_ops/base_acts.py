@@ -1,5 +1,7 @@
 """What FilterActs, ImageActs and WeightActs share: their arguments."""
 
+import os
+
 from convnet_ops import shapes
 from convnet_ops.base import ConvnetOp
 from theano import config
@@ -7,6 +9,9 @@ from theano.configparser import AddConfigVar, EnumStr
 from theano.gof import ParamsType
 from theano.scalar import bool as bool_t
 from theano.scalar import int64
+
+# What c_code/autotune.h finds with CONVNET_OPS_AUTOTUNE=1 is kept here, beside Theano's compiled modules.
+os.environ.setdefault("CONVNET_OPS_AUTOTUNE_FILE", os.path.join(config.compiledir, "convnet_ops_autotune.txt"))
 
 # c_code/conv_shape.h has the same.
 _PAD_CODES = {"full": -1, "half": -2}

@@ -58,6 +58,21 @@ def test_arguments_are_positional_and_have_old_names():
     assert (pool.ds, pool.stride, pool.start, pool.outputs) == ((3, 3), (2, 2), (-1, -1), (5, 5))
 
 
+def test_precision_comes_from_theanos_flag():
+    assert FilterActs().precision == "float32"
+    previous = theano.config.convnet_ops.precision
+    theano.config.convnet_ops.precision = "tf32"
+    try:
+        op = FilterActs(pad=1)
+        assert op.precision == "tf32" and op.tf32 and op != FilterActs(pad=1, precision="float32")
+        # An op keeps what it was made with, its gradients and its pickles too.
+        assert op.like_this(WeightActs).precision == "tf32"
+    finally:
+        theano.config.convnet_ops.precision = previous
+    assert pickle.loads(pickle.dumps(op, -1)) == op and op.precision == "tf32"
+    assert FilterActs(precision="float32").like_this(ImageActs) == ImageActs(precision="float32")
+
+
 def test_str_names_the_op_and_its_arguments():
     assert str(FilterActs(pad=2)).startswith("FilterActs{pad=(2, 2), partial_sum=None, stride=(1, 1), groups=1")
     assert str(GPU_TWINS[MaxPool](2, 2)).startswith("GpuMaxPool{ds=(2, 2)")

@@ -33,7 +33,7 @@ static inline Choice read_tuning(const char *path, const std::string &key, const
       for (int i = 0; i < table.count; ++i)
         if (strcmp(name, table.rows[i].name) == 0) {
           choice.row = i;
-          choice.splits = splits;
+          choice.splits = splits < 1 ? 1 : splits;
         }
   fclose(file);
   return choice;
@@ -97,8 +97,8 @@ static int run_choice(const GpuRows &table, const ProductShape &shape, PyGpuCont
   const char *wanted = getenv("CONVNET_OPS_AUTOTUNE"), *path = getenv("CONVNET_OPS_AUTOTUNE_FILE");
   if (choice.row < 0 && wanted != NULL && strcmp(wanted, "1") == 0 && path != NULL) {
     static std::map<std::string, Choice> known;
-    const std::string key = tuning_key(table, shape, card);
-    if (known.count(key) == 0) {
+    const std::string key = tuning_key(table, shape, card), known_key = key + " " + path;
+    if (known.count(known_key) == 0) {
       choice = read_tuning(path, key, table);
       if (choice.row < 0) {
         if (tune(table, shape, card, out, run, &choice) != 0) return -1;
@@ -110,9 +110,9 @@ static int run_choice(const GpuRows &table, const ProductShape &shape, PyGpuCont
         fprintf(file, "%s %s %lld\n", key.c_str(), table.rows[choice.row].name, choice.splits);
         fclose(file);
       }
-      known[key] = choice;
+      known[known_key] = choice;
     }
-    choice = known[key];
+    choice = known[known_key];
   }
   if (choice.row < 0) choice = cheapest_row(table, shape, card);
   print_choice(table, choice, shape, shape.depth);
