@@ -12,7 +12,7 @@
 
 struct ArrangeFiltersArgs {
   const float *filters;  // (channels, filter_rows, filter_cols, groups * filters_per_group)
-  float *out;            // (filters_per_group, taps_y, taps_x, groups, filter_group): the last are channels, phases_y, phases_x
+  float *out;            // (filters_per_group, taps_y, taps_x, groups, filter_group): last (channel, phase_y, phase_x)
   int channels;          // of one group
   int filter_rows;
   int filter_cols;

@@ -1,21 +1,21 @@
 // How a block multiplies the two tiles that correlate.cuh and weight_acts.cu have brought to shared memory. A product says
 // which of the block's kTileM x kTileN sums a thread holds and adds one step of the sum to them.
 //
-// FmaProduct     float32 multiply-adds.
-// TensorProduct  TF32 tensor cores, warps of kWarpM x kWarpN sums. kParts = 1 rounds both operands to TF32. kParts = 3
-//                gives float32's accuracy: v = high + low, both TF32, which is v to 21 bits or more, and a * b is
-//                high * high + high * low + low * high. Tensor cores round sums toward zero, which would add up: so they
-//                sum only kChunk * 8 products at a time, and those sums are added to the thread's by rounding to
-//                nearest (Ootomo and Yokota 2022). An infinite operand gives NaN, since its low part is inf - inf.
+// Fma...     float32 multiply-adds.
+// Tensor...  TF32 tensor cores, warps of kWarpM x kWarpN sums. kParts = 1 rounds both operands to TF32. kParts = 3 gives
+//            float32's accuracy: v = high + low, both TF32, which is v to 21 bits or more, and a * b is high * high +
+//            high * low + low * high. Tensor cores round sums toward zero, which would add up: so they sum only kChunk * 8
+//            products at a time, and those sums are added to the thread's by rounding to nearest (Ootomo and Yokota
+//            2022). An infinite operand gives NaN, since its low part is inf - inf.
 //
 // Tiles that lie as [k][m] and [k][n] (ByRows) are read four adjacent values at a time; which row of the tensor core's
 // matrix such a value becomes is free, so that a thread's sums come out as four adjacent columns too. Rows of the tile
 // would collide on shared memory's banks: swizzle(k) is to be xor-ed to the column in row k.
 // Tiles that lie as [m][k] and [n][k] (ByColumns) are read four adjacent k at a time.
 
-// The parts of an operand. What a tensor core cuts off of a single part is made up for by the factor: it adds 0.35 to 0.7
-// units of the last place, so that the error is 0.5 on average, as in rounding to nearest, and at most 0.7, numbers that
-// TF32 holds stay what they are, and so do infinities and NaN; all in one instruction, where rounding takes four.
+// The parts of an operand. What a tensor core cuts off of a single part is made up for by the factor: it adds 0.35 to 0.7 of
+// a unit of the last place before the cut, which leaves little bias and an error of at most 0.7 of a unit. Numbers that TF32
+// holds stay what they are, and so do infinities and NaN; all in one instruction, where rounding takes four.
 template <int kParts>
 struct Tf32Parts {
   float high, low;

@@ -34,8 +34,8 @@ static inline npy_int64 padded_batch(npy_int64 n) {
   return 4 * padded <= 5 * n ? padded : n;
 }
 
-// An array with `inner` values in each of its last rows as one with `padded`, divisible by 4: the array itself where nothing has to be
-// done, else a copy with zeros behind each row, made by launch(args, grid) of the family pad_rows.
+// An array with `inner` values in each of its last rows as one with `padded`, divisible by 4: the array itself where nothing
+// has to be done, else a copy with zeros behind each row, made by launch(args, grid) of the family pad_rows.
 class PaddedGpuArray {
  public:
   PaddedGpuArray() : array_(NULL), copied_bytes_(0) {}
