@@ -27,10 +27,17 @@ class ConvnetOp(COp):
     """
 
     c_file = None
+    # Sources before it, which several ops have.
+    shared_c_files = ()
     c_function = None
 
     def __init__(self):
-        super().__init__([os.path.join(C_CODE_DIR, self.c_file)], "APPLY_SPECIFIC(%s)" % self.c_function)
+        files = [os.path.join(C_CODE_DIR, name) for name in self.c_files()]
+        super().__init__(files, "APPLY_SPECIFIC(%s)" % self.c_function)
+
+    def c_files(self):
+        """The names of its sources in c_code/, in order."""
+        return self.shared_c_files + (self.c_file,)
 
     def __reduce__(self):
         # Built anew, so that an op from an old pickle runs the C code of today.
@@ -65,7 +72,7 @@ class ConvnetOp(COp):
 
     def c_code_cache_version(self):
         # COp's default is Python's salted hash: it would recompile in every process.
-        return (source_digest([self.c_file]), self.params_type.c_code_cache_version())
+        return (source_digest(self.c_files()), self.params_type.c_code_cache_version())
 
     def as_arrays(self, **values):
         """Each value as a symbolic 4-D array on the host.
@@ -184,7 +191,7 @@ class GpuOp(GpuKernelBase):
 
     def c_code_cache_version(self):
         digests = tuple(family.digest() for family in self.kernel_families)
-        return (source_digest([self.c_file, "gpu_launch.h"]), self.params_type.c_code_cache_version()) + digests
+        return (source_digest(self.c_files() + ("gpu_launch.h",)), self.params_type.c_code_cache_version()) + digests
 
     def c_code_cache_version_apply(self, node):
         return (self.c_code_cache_version(), self.kernel_version(node))
@@ -197,8 +204,9 @@ class GpuOp(GpuKernelBase):
         return ""
 
     def c_support_code_struct(self, node, name):
+        structs = {family.struct: family.struct_code() for family in self.kernel_families}
         families = [family.c_code() for family in self.kernel_families]
-        return "\n".join(families + [COp.c_support_code_struct(self, node, name)])
+        return "\n".join(list(structs.values()) + families + [COp.c_support_code_struct(self, node, name)])
 
     def c_init_code_struct(self, node, name, sub):
         return "\n".join(family.c_init_code() for family in self.kernel_families)

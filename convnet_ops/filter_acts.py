@@ -1,7 +1,7 @@
 """FilterActs: the convolution of cuda-convnet.
 
 Its gradients are ImageActs (img_acts.py) and WeightActs (weight_acts.py). CPU code: c_code/filter_acts.c, GPU host
-code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh with cuda/product.cuh and, the plain one,
+code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh with cuda/product.cuh, cuda/winograd.cu and, the plain one,
 cuda/filter_acts.cu.
 """
 
@@ -9,6 +9,7 @@ from convnet_ops import shapes
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.kernels import KernelFamily, Row
+from convnet_ops.winograd import winograd_family
 
 
 class FilterActs(BaseActs):
@@ -154,6 +155,15 @@ def _correlate_row(phases, kind, capability, vec_n, product, stages, blocks_per_
     )
 
 
+def correlation_families():
+    """The direct kernels of FilterActs, which are those of Winograd's products too, and what comes before these."""
+    return (
+        KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
+        winograd_family("winograd_patches", "winograd_patches", "WinogradPatchesArgs", arguments=", false"),
+        winograd_family("winograd_filters", "winograd_filters", "WinogradFiltersArgs"),
+    )
+
+
 def partial_families():
     """What runs before and after the products: copies with padding, sums of partial results."""
     return (
@@ -166,8 +176,13 @@ class GpuFilterActs(GpuOp, FilterActs):
     """FilterActs on the GPU; the graph rewrites make it."""
 
     c_file = "filter_acts_gpu.c"
+    shared_c_files = ("winograd_correlation_gpu.c",)
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
-        KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
-        KernelFamily("filter_acts_plain", ["filter_acts.cu"], "FilterActsArgs", [Row("plain", "filter_acts", 256)]),
-    ) + partial_families()
+        correlation_families()
+        + (
+            winograd_family("winograd_outputs", "winograd_outputs", "WinogradOutputsArgs"),
+            KernelFamily("filter_acts_plain", ["filter_acts.cu"], "FilterActsArgs", [Row("plain", "filter_acts", 256)]),
+        )
+        + partial_families()
+    )

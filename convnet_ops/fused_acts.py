@@ -8,11 +8,12 @@ import numbers
 
 from convnet_ops.base import FirstOutputOp, GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, correlate_rows, partial_families
+from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from convnet_ops.layout import ContiguousOnGpu
 from convnet_ops.weight_acts import WeightActs
+from convnet_ops.winograd import winograd_family
 from theano.gof import ParamsType
 from theano.gpuarray.basic_ops import as_gpuarray_variable
 from theano.gradient import DisconnectedType
@@ -214,6 +215,7 @@ _FUSED_FILES = [
     "correlate.cuh",
     "filter_acts.cu",
     "partials.cu",
+    "winograd.cu",
     "fused_filter_acts.cu",
 ]
 
@@ -222,6 +224,7 @@ class GpuFusedFilterActs(GpuOp, FusedFilterActs):
     """FusedFilterActs on the GPU; the graph rewrites make it."""
 
     c_file = "fused_filter_acts_gpu.c"
+    shared_c_files = ("winograd_correlation_gpu.c",)
     params_type = gpu_params(FusedFilterActs.params_type)
     kernel_families = (
         tuple(
@@ -233,6 +236,8 @@ class GpuFusedFilterActs(GpuOp, FusedFilterActs):
             )
         )
         + partial_families()[:1]
+        + correlation_families()
+        + (winograd_family("fused_winograd_outputs", "winograd_outputs", "FusedWinogradOutputsArgs", _FUSED_FILES),)
     )
 
     def make_node(self, images, filters, bias):

@@ -7,8 +7,9 @@ import theano.tensor as T
 from convnet_ops import shapes
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, correlate_rows, partial_families
+from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families
 from convnet_ops.kernels import KernelFamily, Row
+from convnet_ops.winograd import winograd_family
 from theano.gradient import DisconnectedType
 
 
@@ -105,9 +106,12 @@ class GpuImageActs(GpuOp, ImageActs):
     """ImageActs on the GPU; the graph rewrites make it."""
 
     c_file = "img_acts_gpu.c"
+    shared_c_files = ("winograd_correlation_gpu.c",)
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
         KernelFamily("img_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=True)),
         KernelFamily("img_acts_plain", ["img_acts.cu"], "ImgActsArgs", [Row("plain", "img_acts", 256)]),
         KernelFamily("arrange_filters", ["img_acts.cu"], "ArrangeFiltersArgs", [Row("plain", "arrange_filters", 256)]),
-    ) + partial_families()
+        winograd_family("winograd_outputs", "winograd_outputs", "WinogradOutputsArgs"),
+    )
+    kernel_families += correlation_families() + partial_families()

@@ -114,26 +114,31 @@ class KernelFamily(object):
 
     def digest(self):
         """sha256 of everything generated from this family."""
-        return text_digest(self.c_code())
+        return text_digest(self.struct_code(), self.c_code())
+
+    def struct_code(self):
+        """C++ of the argument struct, which families may share."""
+        members = []
+        for kind, name in self.arguments:
+            kind = kind if kind in _C_TYPES or kind == "Divisor" else "DeviceArray"
+            members.append("  %s %s;" % (kind, name))
+        return "struct %s {\n%s\n};\n" % (self.struct, "\n".join(members))
 
     def c_code(self):
-        """C++ members for the struct of the op's node: the argument struct, the table of rows, and `<name>_launch`.
+        """C++ members for the struct of the op's node, after struct_code(): the table of rows, and `<name>_launch`.
 
         `<name>_launch(row, grid, args, context)` compiles the row if it is its first launch, launches it, and returns
         0; or it sets a Python exception and returns -1.
         """
-        members, types, pointers = [], [], []
+        types, pointers = [], []
         for kind, name in self.arguments:
             if kind in _C_TYPES:
-                members.append("%s %s;" % (kind, name))
                 types.append(_C_TYPES[kind])
                 pointers.append("&args->" + name)
             elif kind == "Divisor":
-                members.append("Divisor %s;" % name)
                 types += ["GA_INT", "GA_UINT", "GA_INT"]
                 pointers += ["&args->%s.%s" % (name, field) for field in ("value", "multiplier", "shift")]
             else:
-                members.append("DeviceArray %s;" % name)
                 types += ["GA_BUFFER", "GA_SIZE"]
                 pointers += ["args->%s.data" % name, "&args->%s.offset" % name]
         table = [
@@ -144,7 +149,6 @@ class KernelFamily(object):
         return _C_CODE % {
             "name": self.name,
             "struct": self.struct,
-            "members": "\n  ".join(members),
             "count": len(self.rows),
             "table": ",\n    ".join(table),
             "source": c_string(self.source),
@@ -166,10 +170,6 @@ class KernelFamily(object):
 _C_CODE = """
 // One kernel a row, on the context of this node; k is NULL until the first launch.
 GpuKernel %(name)s_kernels[%(count)d];
-
-struct %(struct)s {
-  %(members)s
-};
 
 static GpuRows %(name)s_rows() {
   static const GpuRow rows[] = {

@@ -1,4 +1,4 @@
-// FusedFilterActs: the kernels of FilterActs (correlate.cuh, filter_acts.cu and partials.cu), which hand their sums to these
+// FusedFilterActs: the kernels of FilterActs (correlate.cuh, filter_acts.cu, partials.cu and winograd.cu), which hand their sums to these
 // functions before they store them. A bias and an activation then cost no pass over memory.
 //
 // The activation is applied to all sums of a thread at once: one branch for each activation, not one for each sum.
@@ -44,6 +44,16 @@ struct FusedFilterActsPlainArgs : FilterActsArgs {
 
 __device__ __forceinline__ float finish_sum(const FusedFilterActsPlainArgs &a, int filter, double sum) {
   return activate(a.activation, a.slope, (float)(sum + a.bias[filter]));
+}
+
+struct FusedWinogradOutputsArgs : WinogradOutputsArgs {
+  const float *bias;      // (channels)
+  int activation;
+  float slope;
+};
+
+__device__ __forceinline__ float finish_output(const FusedWinogradOutputsArgs &a, int channel, float output) {
+  return activate(a.activation, a.slope, output + a.bias[channel]);
 }
 
 struct FusedSumPartialsArgs : SumPartialsArgs {

@@ -18,6 +18,7 @@ struct WeightActsArgs {
   const float *images;     // (groups * channels, rows, cols, n)
   const float *hid_grads;  // (groups * filters_per_group, out_rows, out_cols, n)
   float *partials;         // (splits, channels, filter_rows, filter_cols, groups * filters_per_group)
+  float *gradient;         // stored too where there is a single split, unless it is `partials` itself
   int channels;            // of one group
   int rows;
   int cols;
@@ -131,6 +132,7 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
   }
 
   float *partial = a.partials + (size_t)blockIdx.y * a.taps * a.filter_count;
+  const bool both = gridDim.y == 1 && a.gradient != a.partials;
 #pragma unroll
   for (int i = 0; i < Product::kRows; ++i) {
     const int m = m_begin + product.row(i);
@@ -138,7 +140,10 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
 #pragma unroll
     for (int j = 0; j < Product::kColumns; ++j) {
       const int f = n_begin + product.column(j);
-      if (f < a.filters_per_group) partial[m * a.filter_count + group * a.filters_per_group + f] = sum[i][j];
+      if (f >= a.filters_per_group) continue;
+      const int target = m * a.filter_count + group * a.filters_per_group + f;
+      partial[target] = sum[i][j];
+      if (both) a.gradient[target] = sum[i][j];
     }
   }
 }
@@ -160,6 +165,6 @@ __device__ __forceinline__ void weight_acts_plain(const WeightActsArgs &a) {
       sum += (double)a.images[((channel * a.rows + row) * a.cols + col) * a.by_n.value + q % a.by_n.value] *
              a.hid_grads[(size_t)filter * a.length + q];
     }
-    a.partials[i] = (float)sum;
+    a.partials[i] = a.gradient[i] = (float)sum;
   }
 }

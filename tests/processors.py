@@ -70,21 +70,23 @@ def cpu():
 
 def gpu(op, all_rows):
     """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
-    precision."""
+    precision, and all tiles of Winograd's."""
     families = GPU_TWINS[type(op)].kernel_families
     names = ["", "%s=plain" % families[0].name]
     if all_rows:
         tf32 = getattr(op, "tf32", False)
         rows = [row for row in families[0].rows if row.name != "plain" and bool(row.tf32) == tf32]
         names += ["%s=%s" % (families[0].name, row.name) for row in rows]
+        names += ["winograd=%s" % row.name for family in families[1:] if family.name == "winograd_patches" for row in family.rows]
     return [Processor("gpu", name) for name in names]
 
 
 def row_of(op, processor):
     """The row that a processor forces, or None."""
-    family = GPU_TWINS[type(op)].kernel_families[0]
-    name = processor.variant.partition("=")[2]
-    return next((row for row in family.rows if row.name == name), None)
+    families = GPU_TWINS[type(op)].kernel_families
+    wanted, _, name = processor.variant.partition("=")
+    wanted = "winograd_patches" if wanted == "winograd" else wanted
+    return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
 
 
 def row_allows(op, processor, size, window=0, stride=0):

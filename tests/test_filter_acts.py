@@ -43,7 +43,15 @@ class ConvCase(object):
 
     def run(self, op, processor, *arrays):
         row = row_of(op, processor)
-        return processor.run(op, *arrays, allowed=row is None or row.vec_n == 1 or self.batch_allows_loads_of_4())
+        if processor.variant.startswith("winograd="):
+            allowed = self.tiles_allow(row.stride, row.window)
+        else:
+            allowed = row is None or row.vec_n == 1 or self.batch_allows_loads_of_4()
+        return processor.run(op, *arrays, allowed=allowed)
+
+    def tiles_allow(self, outputs, taps):
+        """Whether Winograd's tiles of so many outputs and taps do this."""
+        return self.problem.stride == 1 and (outputs == taps or max(self.problem.filters[1:3]) <= taps)
 
     def batch_allows_loads_of_4(self):
         """Whether 4 divides the batch, or padding it so adds at most a quarter."""

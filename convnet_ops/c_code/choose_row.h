@@ -28,8 +28,9 @@ struct Card {
 // adjacent floats may be loaded at once along m and n. `run` adjacent columns belong to one pixel, and blocks that cover few
 // pixels can leave out all but a share of `trimmed` of the products. window and stride are those of pooling, 0 where rows
 // and columns differ. depth is the length of the sums, which blocks may share: least_splits to most_splits of them; tf32
-// says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel. Ops that multiply
-// nothing leave the last ones 0.
+// says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel. accurate
+// asks for sums with the rounding of few additions, whatever their length: those of tensor cores. Ops that multiply nothing
+// leave the last ones 0.
 struct ProductShape {
   long long m, n, batches;
   int vec_m, vec_n;
@@ -39,6 +40,7 @@ struct ProductShape {
   long long depth, least_splits, most_splits;
   bool tf32;
   long long workspace;
+  bool accurate;
 };
 
 // A row of a table, and how many blocks share a sum.
@@ -50,7 +52,7 @@ struct Choice {
 static inline bool row_supports(const GpuRow &row, const ProductShape &shape, const Card &card) {
   return row.vec_m <= shape.vec_m && row.vec_n <= shape.vec_n && (row.window == 0 || row.window == shape.window) &&
          (row.stride == 0 || row.stride == shape.stride) && row.capability <= card.capability &&
-         (shape.tf32 || !row.tf32);
+         (shape.tf32 || !row.tf32) && (row.capability > 0 || !shape.accurate);
 }
 
 // The row that CONVNET_OPS_VARIANT ("filter_acts=plain,weight_acts=...") names for a family, or NULL; *length is set.

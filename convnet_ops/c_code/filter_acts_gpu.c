@@ -36,6 +36,16 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
     return filter_acts_plain(s, image_array.get(), filter_array.get(), *out, params->context);
 
   Correlation c = forward_correlation(&s);
+  WinogradPlan plan;
+  if (choose_correlation_plan(filter_acts_rows(), padded_product(c, params->tf32), c, params->context, &plan) != 0)
+    return -1;
+  if (plan.row >= 0) {
+    WinogradOutputsArgs outputs;
+    return winograd_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out, params->context,
+                                &outputs, [&](const size_t *grid) {
+                                  return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
+                                });
+  }
   CorrelateArgs args;
   const auto pad = [&](PadRowsArgs *pad_args, const size_t *grid) {
     return pad_rows_launch(0, grid, pad_args, params->context);

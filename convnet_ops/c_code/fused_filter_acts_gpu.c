@@ -40,6 +40,19 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     return fused_filter_acts_plain_launch(0, grid, &args, params->context);
   }
   Correlation c = forward_correlation(&s);
+  WinogradPlan plan;
+  if (choose_correlation_plan(fused_filter_acts_rows(), padded_product(c, params->tf32), c, params->context, &plan) != 0)
+    return -1;
+  if (plan.row >= 0) {
+    FusedWinogradOutputsArgs outputs;
+    outputs.bias = device_array(bias_array.get());
+    outputs.activation = (int)params->activation_code;
+    outputs.slope = (float)params->slope;
+    return winograd_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out, params->context,
+                                &outputs, [&](const size_t *outputs_grid) {
+                                  return fused_winograd_outputs_launch(plan.row, outputs_grid, &outputs, params->context);
+                                });
+  }
   FusedFilterActsArgs args;
   fill(&args);
   const auto pad = [&](PadRowsArgs *pad_args, const size_t *pad_grid) {

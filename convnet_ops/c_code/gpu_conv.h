@@ -7,6 +7,7 @@
 #include "autotune.h"
 #include "conv_shape.h"
 #include "gpu_launch.h"
+#include "winograd.h"
 
 // The shape in the arguments of the plain kernels of FilterActs and ImageActs; Args is FilterActsArgs or ImgActsArgs.
 template <typename Args>
@@ -108,6 +109,19 @@ static void fill_sum_args(PyGpuArrayObject *partials, PyGpuArrayObject *out, npy
   elementwise_grid(size, 32, grid);
 }
 
+// An array, or NULL, that is given up with this object.
+class OwnedGpuArray {
+ public:
+  explicit OwnedGpuArray(PyGpuArrayObject *array) : array_(array) {}
+  ~OwnedGpuArray() { Py_XDECREF(array_); }
+  PyGpuArrayObject *get() const { return array_; }
+
+ private:
+  OwnedGpuArray(const OwnedGpuArray &);
+  void operator=(const OwnedGpuArray &);
+  PyGpuArrayObject *array_;
+};
+
 // At most so many bytes of partial sums.
 static const npy_int64 kPartialBytes = 64 << 20;
 
@@ -117,8 +131,14 @@ static ProductShape correlation_product(const Correlation &c, int vec_n, bool tf
   const npy_int64 splits = kPartialBytes / (out_bytes > 0 ? out_bytes : 1);
   const ProductShape shape = {c.m, correlation_columns(&c), c.groups, 4, vec_n, c.n, correlation_inside_share(&c), 0, 0,
                               correlation_depth(&c), 1, std::max<npy_int64>(1, std::min<npy_int64>(64, splits)), tf32,
-                              workspace};
+                              workspace, false};
   return shape;
+}
+
+// The same, estimated before its batch is padded.
+static ProductShape padded_product(Correlation c, bool tf32) {
+  c.n = padded_batch(c.n);
+  return correlation_product(c, c.n % 4 == 0 ? 4 : 1, tf32, 0);
 }
 
 // Runs a correlation into `out`: chooses the row and the splits, fills the arguments, and calls launch(row, grid), and where
@@ -177,6 +197,78 @@ static int run_correlation(const char *op, const GpuRows &table, const Correlati
     return failed;
   };
   return run_choice(table, shape, context, out, run);
+}
+
+// A new array of float32 for this call only, or NULL with an exception.
+static PyGpuArrayObject *new_workspace(const char *op, const npy_int64 *dims, PyGpuContextObject *context) {
+  return check_index_limit(op, "workspace", 4, dims) != 0 ? NULL : allocate(op, "workspace", 4, dims, context);
+}
+
+static npy_int64 array_bytes(const npy_int64 *dims) { return 4 * dims[0] * dims[1] * dims[2] * dims[3]; }
+
+static WinogradProblem winograd_problem(const Correlation &c, bool tf32) {
+  const WinogradProblem problem = {c.groups, c.channels, c.m, c.n, c.out_rows, c.out_cols, c.taps_y, c.taps_x, tf32};
+  return problem;
+}
+
+// The arguments of winograd_patches, for tile_rows rows of tiles from first_row on.
+template <typename Args>
+static void fill_patches_args(const WinogradPlan &plan, PyGpuArrayObject *images, npy_int64 channels, npy_int64 rows,
+                              npy_int64 cols, npy_int64 n, npy_int64 pad_y, npy_int64 pad_x, npy_int64 first_row,
+                              npy_int64 tile_rows, npy_int64 tile_cols, PyGpuArrayObject *out, Args *args) {
+  args->images = device_array(images);
+  args->out = device_array(out);
+  args->rows = (int)rows;
+  args->cols = (int)cols;
+  args->n = (int)n;
+  args->pad_y = (int)pad_y;
+  args->pad_x = (int)pad_x;
+  args->first_row = (int)first_row;
+  args->size = (int)(channels * tile_rows * tile_cols * plan.n);
+  args->by_n = make_divisor(plan.n);
+  args->by_tile_cols = make_divisor(tile_cols);
+  args->by_tile_rows = make_divisor(tile_rows);
+}
+
+// As print_choice.
+static void print_plan(const GpuRows &tiles, const WinogradPlan &plan, const char *family, npy_int64 workspace) {
+  if (!prints_config()) return;
+  PySys_WriteStderr("%s: tiles %lld x %lld, %lld rows of them at once, blocks of taps %lld x %lld, row winograd_%s, splits 1, "
+                    "workspace %lld bytes\n",
+                    family, plan.tile_rows, plan.tile_cols, plan.chunk_rows, plan.blocks_y, plan.blocks_x,
+                    tiles.rows[plan.row].name, (long long)workspace);
+}
+
+// Whether to use Winograd's tiles, and which: those that CONVNET_OPS_VARIANT names ("winograd=none": not at all), else,
+// unless it names a row of the direct kernels, cheapest(limit, only) with the direct kernels' time as the limit. *plan has
+// row -1 for the direct kernels. Returns 0, or -1 with ValueError.
+template <typename Cheapest>
+static int choose_plan(const GpuRows &tiles, const GpuRows &direct_rows, const ProductShape &direct, bool possible,
+                       const Card &card, Cheapest cheapest, WinogradPlan *plan) {
+  plan->row = -1;
+  size_t length;
+  const char *forced = forced_row("winograd", &length);
+  if (row_is_forced("winograd", "none")) return 0;
+  if (forced != NULL) {
+    int row = -1;
+    for (int i = 0; i < tiles.count; ++i)
+      if (row_is_forced("winograd", tiles.rows[i].name)) row = i;
+    if (row < 0) {
+      PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: winograd has no row named '%.200s'", forced);
+      return -1;
+    }
+    if (possible) *plan = cheapest(-1, row);
+    if (plan->row < 0)
+      PyErr_Format(PyExc_ValueError,
+                   "CONVNET_OPS_VARIANT: winograd's %s wants stride 1, filters of up to %d x %d unless it computes as many "
+                   "outputs as that, workspace arrays of under 2**31 elements and, but for 2x2_3x3, compute capability 8.0",
+                   tiles.rows[row].name, tiles.rows[row].window, tiles.rows[row].window);
+    return plan->row < 0 ? -1 : 0;
+  }
+  if (!possible || forced_row(direct_rows.family, &length) != NULL) return 0;
+  const Choice choice = cheapest_row(direct_rows, direct, card);
+  *plan = cheapest(row_cost(direct_rows.rows[choice.row], direct, choice.splits, card), -1);
+  return 0;
 }
 
 #endif

@@ -142,9 +142,13 @@ static inline int launch_kernel(GpuKernel *kernel, const char *name, const size_
   return -1;
 }
 
-static inline void print_choice(const GpuRows &table, const Choice &choice, const ProductShape &shape, long long depth) {
+static inline bool prints_config() {
   const char *wanted = getenv("CONVNET_OPS_PRINT_CONFIG");
-  if (wanted == NULL || strcmp(wanted, "1") != 0) return;
+  return wanted != NULL && strcmp(wanted, "1") == 0;
+}
+
+static inline void print_choice(const GpuRows &table, const Choice &choice, const ProductShape &shape, long long depth) {
+  if (!prints_config()) return;
   const long long partials = choice.splits > 1 ? 4 * choice.splits * shape.m * shape.n * shape.batches : 0;
   PySys_WriteStderr("%s: m %lld, n %lld, batches %lld, depth %lld, loads of %d and %d floats: row %s, splits %lld, "
                     "workspace %lld bytes\n",

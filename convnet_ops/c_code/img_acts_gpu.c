@@ -73,31 +73,48 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
 
   const GpuRows table = img_acts_rows();
   const Card card = card_of(params->context);
+  const npy_int64 batch = padded_batch(s.n);
+  ConvShape padded = s;
+  padded.n = batch;
+  const auto product = [&](const Correlation &candidate, npy_int64 workspace) {
+    return correlation_product(candidate, batch % 4 == 0 ? 4 : 1, params->tf32, workspace);
+  };
+  Correlation c = cheapest_image_correlation(&padded, [&](const Correlation &candidate) {
+    const ProductShape shape = product(candidate, 0);
+    const Choice choice = cheapest_row(table, shape, card);
+    return row_cost(table.rows[choice.row], shape, choice.splits, card);
+  });
+  c.out_n = s.n;
+  const Correlation unpadded = image_correlation(&s, 1, 1);
+  WinogradPlan plan;
+  if (choose_correlation_plan(table, product(c, 0), unpadded, params->context, &plan) != 0) return -1;
+  if (plan.row >= 0) {
+    const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
+    if (arranged.get() == NULL) return -1;
+    WinogradOutputsArgs outputs;
+    return winograd_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out, params->context,
+                                &outputs, [&](const size_t *grid) {
+                                  return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
+                                });
+  }
+
   PaddedGpuArray padded_hid;
   PadRowsArgs pad_args;
-  const npy_int64 batch = padded_batch(s.n);
   if (padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
                       params->context, [&](PadRowsArgs *args, const size_t *grid) {
                         return pad_rows_launch(0, grid, args, params->context);
                       }) != 0)
     return -1;
-  const int vec_n = vector_width(batch, padded_hid.get(), *out);
-  ConvShape padded = s;
-  padded.n = batch;
-  Correlation c = cheapest_image_correlation(&padded, [&](const Correlation &candidate) {
-    const ProductShape shape = correlation_product(candidate, vec_n, params->tf32, 0);
-    const Choice choice = cheapest_row(table, shape, card);
-    return row_cost(table.rows[choice.row], shape, choice.splits, card);
-  });
-  c.out_n = s.n;
-  PyGpuArrayObject *arranged = arranged_filters(op, s, c, filter_array.get(), params->context);
-  if (arranged == NULL) return -1;
+  const OwnedGpuArray arranged(arranged_filters(op, s, c, filter_array.get(), params->context));
+  if (arranged.get() == NULL) return -1;
   CorrelateArgs args;
   args.images = device_array(padded_hid.get());
-  args.filters = device_array(arranged);
-  const npy_int64 workspace = padded_hid.copied_bytes() + 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
-  const int failed = run_correlation(
-      op, table, c, correlation_product(c, vec_n, params->tf32, workspace), *out, params->context, &args,
+  args.filters = device_array(arranged.get());
+  ProductShape shape = product(c, 0);
+  shape.vec_n = vector_width(batch, padded_hid.get(), *out);
+  shape.workspace = padded_hid.copied_bytes() + 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
+  return run_correlation(
+      op, table, c, shape, *out, params->context, &args,
       [&](int row, const size_t *grid) { return img_acts_launch(row, grid, &args, params->context); },
       [&](PyGpuArrayObject *partials, npy_int64 splits) {
         SumPartialsArgs sum_args;
@@ -105,6 +122,4 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
         fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
         return sum_partials_launch(0, grid, &sum_args, params->context);
       });
-  Py_DECREF(arranged);
-  return failed;
 }

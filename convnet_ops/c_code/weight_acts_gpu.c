@@ -4,6 +4,101 @@
 
 #section support_code_struct
 
+// Cuts args->length into so many splits, or a few less, whose number it returns.
+npy_int64 cut_into_splits(npy_int64 wanted, WeightActsArgs *args) {
+  const npy_int64 depth = 16;  // kDepth of every row
+  args->split_length = (int)(((args->length + wanted - 1) / wanted + depth - 1) / depth * depth);
+  return (args->length + args->split_length - 1) / args->split_length;
+}
+
+int launch_splits(int row, npy_int64 splits, npy_int64 groups, WeightActsArgs *args, PyGpuContextObject *context) {
+  const GpuRow &chosen = weight_acts_rows().rows[row];
+  const npy_int64 m_tiles = (args->taps + chosen.tile_m - 1) / chosen.tile_m;
+  const npy_int64 n_tiles = (args->filters_per_group + chosen.tile_n - 1) / chosen.tile_n;
+  args->by_m_tiles = make_divisor(m_tiles);
+  const size_t grid[3] = {(size_t)(m_tiles * n_tiles), (size_t)splits, (size_t)groups};
+  return weight_acts_launch(row, grid, args, context);
+}
+
+// The gradient by the tiles of `plan`. The partial sums are those of the tiles' matrices, so *partials becomes a copy of it.
+int weight_acts_winograd(const char *op, const WinogradPlan &plan, const ConvShape &s, const WinogradProblem &problem,
+                         PyGpuArrayObject *images, PyGpuArrayObject *hid_grads, PyGpuArrayObject *gradient,
+                         PyGpuArrayObject **partials, PyGpuContextObject *context) {
+  const npy_int64 channels = s.groups * s.channels, filters = s.groups * s.filters;
+  const npy_int64 patch_cols = plan.tile_cols + plan.blocks_x - 1;
+  const npy_int64 copy_dims[5] = {1, s.channels, s.filter_rows, s.filter_cols, filters};
+  const npy_int64 patches_dims[4] = {plan.elements * channels, plan.chunk_rows + plan.blocks_y - 1, patch_cols, plan.n};
+  const npy_int64 gradients_dims[4] = {plan.elements * filters, plan.chunk_rows, plan.tile_cols, plan.n};
+  if (prepare_output(op, "partial sums", partials, 5, copy_dims, context) != 0) return -1;
+  const OwnedGpuArray patches(new_workspace(op, patches_dims, context));
+  const OwnedGpuArray gradients(patches.get() == NULL ? NULL : new_workspace(op, gradients_dims, context));
+  if (gradients.get() == NULL) return -1;
+
+  const GpuRows table = weight_acts_rows();
+  const npy_int64 blocks = s.channels * plan.blocks_y * plan.blocks_x;
+  ProductShape shape = winograd_gradient_product(plan, winograd_patches_rows().rows[plan.row], problem);
+  const Choice estimated = cheapest_row(table, shape, card_of(context));
+  print_plan(winograd_patches_rows(), plan, table.family,
+             array_bytes(patches_dims) + array_bytes(gradients_dims) +
+                 4 * winograd_chunks(plan) * estimated.splits * blocks * plan.elements * filters);
+  return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
+    const npy_int64 sums_dims[4] = {winograd_chunks(plan) * choice.splits, blocks, plan.elements, filters};
+    const OwnedGpuArray sums(new_workspace(op, sums_dims, context));
+    if (sums.get() == NULL) return -1;
+    const int threads = 256;
+    size_t grid[3];
+    npy_int64 splits = 0;
+    for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
+      const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
+      WinogradPatchesArgs patches_args;
+      fill_patches_args(plan, images, channels, s.rows, s.cols, s.n, s.pad_y, s.pad_x, first, rows + plan.blocks_y - 1,
+                        patch_cols, patches.get(), &patches_args);
+      elementwise_grid(patches_args.size, threads, grid);
+      if (winograd_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+      fill_patches_args(plan, hid_grads, filters, s.out_rows, s.out_cols, s.n, 0, 0, first, rows, plan.tile_cols,
+                        gradients.get(), &patches_args);
+      elementwise_grid(patches_args.size, threads, grid);
+      if (winograd_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+
+      WeightActsArgs args;
+      args.images = device_array(patches.get());
+      args.hid_grads = device_array(gradients.get());
+      args.partials = device_array(sums.get());
+      args.partials.offset += 4 * splits * blocks * plan.elements * filters;
+      args.channels = (int)s.channels;
+      args.rows = (int)(rows + plan.blocks_y - 1);
+      args.cols = (int)patch_cols;
+      args.taps = (int)blocks;
+      args.filters_per_group = (int)s.filters;
+      args.filter_count = (int)(plan.elements * filters);
+      args.length = (int)(rows * plan.tile_cols * plan.n);
+      args.stride_y = args.stride_x = 1;
+      args.pad_y = args.pad_x = 0;
+      args.by_n = make_divisor(plan.n);
+      args.by_out_cols = make_divisor(plan.tile_cols);
+      args.by_window = make_divisor(plan.blocks_y * plan.blocks_x);
+      args.by_filter_cols = make_divisor(plan.blocks_x);
+      args.gradient = args.partials;
+      const npy_int64 made = cut_into_splits(choice.splits, &args);
+      if (launch_splits(choice.row, made, plan.elements * s.groups, &args, context) != 0) return -1;
+      splits += made;
+    }
+    WinogradTapsArgs taps_args;
+    taps_args.partials = device_array(sums.get());
+    taps_args.out = device_array(gradient);
+    taps_args.copy = device_array(*partials);
+    taps_args.splits = (int)splits;
+    taps_args.taps_y = (int)s.filter_rows;
+    taps_args.taps_x = (int)s.filter_cols;
+    taps_args.size = (int)(blocks * filters);
+    taps_args.by_filters = make_divisor(filters);
+    taps_args.by_blocks_x = make_divisor(plan.blocks_x);
+    taps_args.by_blocks_y = make_divisor(plan.blocks_y);
+    elementwise_grid(taps_args.size, threads, grid);
+    return winograd_taps_launch(plan.row, grid, &taps_args, context);
+  });
+}
+
 int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_grads, PyArrayObject *output_shape,
                                 PyGpuArrayObject **gradient, PyGpuArrayObject **partials, PARAMS_TYPE *params) {
   const char *op = "WeightActs";
@@ -18,7 +113,32 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   const ContiguousGpuArray image_array(images), hid_array(hid_grads);
   if (image_array.failed() || hid_array.failed()) return -1;
 
+  // In the terms of cuda/weight_acts.cu, whose loads all go along q. The error of a sum grows with the root of its
+  // length: no split is longer than 8192, where that is allowed.
   const npy_int64 batch = padded_batch(s.n);
+  const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols;
+  const npy_int64 length = s.out_rows * s.out_cols * batch;
+  const npy_int64 limit = std::min<npy_int64>(partials_limit(&s, params->partial_sum_or_0, sizeof(float)), 65535);
+  const npy_int64 accurate = std::min(limit, (length + 8191) / 8192);
+  const GpuRows table = weight_acts_rows();
+  ProductShape shape = {taps, s.filters, s.groups, 4, batch % 4 == 0 ? 4 : 1, 0, 1, 0, 0, length, accurate, limit,
+                        params->tf32 != 0, 0, false};
+  const npy_int64 gradient_dims[4] = {s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
+  if (prepare_output(op, "output", gradient, 4, gradient_dims, params->context) != 0) return -1;
+
+  const WinogradProblem problem = {s.groups, s.channels, s.filters, s.n, s.out_rows, s.out_cols, s.filter_rows,
+                                   s.filter_cols, params->tf32 != 0};
+  const Card card = card_of(params->context);
+  const auto cheapest = [&](double us, int only) {
+    return cheapest_winograd(winograd_patches_rows(), problem, table, true, us, only, card);
+  };
+  WinogradPlan plan;
+  if (choose_plan(winograd_patches_rows(), table, shape, s.stride_y == 1 && s.stride_x == 1, card, cheapest, &plan) != 0)
+    return -1;
+  if (plan.row >= 0)
+    return weight_acts_winograd(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient, partials,
+                                params->context);
+
   PaddedGpuArray padded_images, padded_hid;
   PadRowsArgs pad_args;
   const auto pad = [&](PadRowsArgs *args, const size_t *grid) {
@@ -29,18 +149,8 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
       padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
                       params->context, pad) != 0)
     return -1;
-
-  // In the terms of cuda/weight_acts.cu, whose loads all go along q. The error of a sum grows with the root of its
-  // length: no split is longer than 8192, where that is allowed.
-  const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols;
-  const npy_int64 length = s.out_rows * s.out_cols * batch;
-  const npy_int64 limit = std::min<npy_int64>(partials_limit(&s, params->partial_sum_or_0, sizeof(float)), 65535);
-  const npy_int64 accurate = std::min(limit, (length + 8191) / 8192);
-  const ProductShape shape = {taps, s.filters, s.groups, 4, vector_width(batch, padded_images.get(), padded_hid.get()),
-                              0, 1, 0, 0, length, accurate, limit, params->tf32 != 0,
-                              padded_images.copied_bytes() + padded_hid.copied_bytes()};
-  const npy_int64 gradient_dims[4] = {s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
-  if (prepare_output(op, "output", gradient, 4, gradient_dims, params->context) != 0) return -1;
+  shape.vec_n = vector_width(batch, padded_images.get(), padded_hid.get());
+  shape.workspace = padded_images.copied_bytes() + padded_hid.copied_bytes();
   WeightActsArgs args;
   args.images = device_array(padded_images.get());
   args.hid_grads = device_array(padded_hid.get());
@@ -59,23 +169,20 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   args.by_out_cols = make_divisor(s.out_cols);
   args.by_window = make_divisor(s.filter_rows * s.filter_cols);
   args.by_filter_cols = make_divisor(s.filter_cols);
-  const GpuRows table = weight_acts_rows();
   const bool plain = row_is_forced("weight_acts", "plain");
   return run_choice(table, shape, params->context, *gradient, [&](const Choice &choice) {
-    const GpuRow &row = table.rows[choice.row];
-    const npy_int64 depth = 16;  // kDepth of every row
-    const npy_int64 wanted = plain ? 1 : choice.splits;
-    args.split_length = (int)(((length + wanted - 1) / wanted + depth - 1) / depth * depth);
-    const npy_int64 splits = plain ? 1 : (length + args.split_length - 1) / args.split_length;
+    const npy_int64 splits = cut_into_splits(plain ? 1 : choice.splits, &args);
     const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
     if (prepare_output(op, "partial sums", partials, 5, partials_dims, params->context) != 0) return -1;
     args.partials = device_array(*partials);
-    const npy_int64 m_tiles = (taps + row.tile_m - 1) / row.tile_m;
-    const npy_int64 n_tiles = (s.filters + row.tile_n - 1) / row.tile_n;
-    args.by_m_tiles = make_divisor(m_tiles);
-    size_t grid[3] = {(size_t)(m_tiles * n_tiles), (size_t)splits, (size_t)s.groups};
-    if (plain) elementwise_grid(taps * s.groups * s.filters, row.threads, grid);
-    if (weight_acts_launch(choice.row, grid, &args, params->context) != 0) return -1;
+    args.gradient = device_array(*gradient);
+    size_t grid[3];
+    if (plain) {
+      elementwise_grid(taps * s.groups * s.filters, table.rows[choice.row].threads, grid);
+      return weight_acts_launch(choice.row, grid, &args, params->context);
+    }
+    if (launch_splits(choice.row, splits, s.groups, &args, params->context) != 0) return -1;
+    if (splits == 1) return 0;
     SumPartialsArgs sum_args;
     fill_sum_args(*partials, *gradient, splits, taps * s.groups * s.filters, &sum_args, grid);
     return sum_partials_launch(0, grid, &sum_args, params->context);

@@ -1,0 +1,118 @@
+// Convolutions by Winograd's tiles (cuda/winograd.cu): which tiles, how many at once, and whether they pay. Pure functions,
+// as in choose_row.h.
+#ifndef CONVNET_OPS_WINOGRAD_H
+#define CONVNET_OPS_WINOGRAD_H
+
+#include "choose_row.h"
+
+// A correlation with stride 1: channels and m are those of one group.
+struct WinogradProblem {
+  long long groups, channels, m, n, out_rows, out_cols, taps_y, taps_x;
+  bool tf32;
+};
+
+struct WinogradPlan {
+  int row;                        // of winograd_patches and its like; -1: none
+  long long elements;             // of a tile's matrices: so many products of matrices there are
+  long long blocks_y, blocks_x;   // of taps
+  long long tile_rows, tile_cols;
+  long long n;                    // of the transformed images, divisible by 4
+  long long chunk_rows;           // so many rows of tiles at once, which bounds the workspace
+};
+
+// At most so many bytes of transformed images and products, unless a single row of tiles has more.
+static const long long kWinogradBytes = 512ll << 20;
+
+// Whether products may be rounded to TF32: tiles of more than 4 x 4 make 1e-3 and more of its 3e-4 (measured: 5e-4, and
+// 2e-3 with 6 x 6). For the same reason those want the three products of product.cuh for float32's accuracy.
+static inline bool winograd_tf32(const GpuRow &tile) { return tile.stride + tile.window - 1 <= 4; }
+
+// The plan for a tile, row -1 if it cannot be used.
+static inline WinogradPlan plan_winograd(const GpuRows &tiles, int row, const WinogradProblem &p) {
+  const GpuRow &tile = tiles.rows[row];
+  const long long size = tile.stride + tile.window - 1;
+  WinogradPlan plan = {row, size * size};
+  plan.blocks_y = (p.taps_y + tile.window - 1) / tile.window;
+  plan.blocks_x = (p.taps_x + tile.window - 1) / tile.window;
+  plan.tile_rows = (p.out_rows + tile.stride - 1) / tile.stride;
+  plan.tile_cols = (p.out_cols + tile.stride - 1) / tile.stride;
+  plan.n = (p.n + 3) / 4 * 4;
+  // Of a row of tiles, before and after the products.
+  const double before = (double)plan.elements * p.groups * p.channels * (plan.tile_cols + plan.blocks_x - 1) * plan.n;
+  const double after = (double)plan.elements * p.groups * p.m * plan.tile_cols * plan.n;
+  const long long fitting = (long long)(kWinogradBytes / (4 * (before + after)));
+  const long long most = fitting < 1 ? 1 : fitting > plan.tile_rows ? plan.tile_rows : fitting;
+  const long long chunks = (plan.tile_rows + most - 1) / most;
+  plan.chunk_rows = (plan.tile_rows + chunks - 1) / chunks;
+  const double filters = (double)plan.elements * p.groups * (p.m + 3) * p.channels * plan.blocks_y * plan.blocks_x;
+  const double limit = 2147483648.;
+  if ((tile.stride != tile.window && plan.blocks_y * plan.blocks_x > 1) || filters >= limit ||
+      before * (plan.chunk_rows + plan.blocks_y - 1) >= limit || after * plan.chunk_rows >= limit)
+    plan.row = -1;
+  return plan;
+}
+
+static inline long long winograd_chunks(const WinogradPlan &plan) {
+  return (plan.tile_rows + plan.chunk_rows - 1) / plan.chunk_rows;
+}
+
+// The products of a chunk, for FilterActs and ImageActs.
+static inline ProductShape winograd_product(const WinogradPlan &plan, const GpuRow &tile, const WinogradProblem &p) {
+  const ProductShape shape = {p.m, plan.chunk_rows * plan.tile_cols * plan.n, plan.elements * p.groups, 4, 4, plan.n, 1,
+                              0, 0, p.channels * plan.blocks_y * plan.blocks_x, 1, 1, p.tf32 && winograd_tf32(tile), 0,
+                              !winograd_tf32(tile)};
+  return shape;
+}
+
+// The same for WeightActs: sums over a chunk's tiles, no longer than 8192.
+static inline ProductShape winograd_gradient_product(const WinogradPlan &plan, const GpuRow &tile,
+                                                     const WinogradProblem &p) {
+  const long long depth = plan.chunk_rows * plan.tile_cols * plan.n;
+  const long long taps = p.channels * plan.blocks_y * plan.blocks_x;
+  const long long least = (depth + 8191) / 8192;
+  const long long fitting = kWinogradBytes / (4 * plan.elements * taps * p.groups * p.m * winograd_chunks(plan) + 1);
+  const ProductShape shape = {taps, p.m, plan.elements * p.groups, 4, 4, 0, 1, 0, 0, depth, least,
+                              fitting < least ? least : fitting, p.tf32 && winograd_tf32(tile), 0,
+                              !winograd_tf32(tile)};
+  return shape;
+}
+
+// The estimated microseconds of a plan with the best row for its products, or -1 if none will do: as row_cost, on an H200,
+// whose transforms of images write 2.3 TB/s and those of products read 3.2 TB/s.
+static inline double winograd_cost(const WinogradPlan &plan, const WinogradProblem &p, const GpuRows &products,
+                                   const ProductShape &shape, bool gradient, const Card &card) {
+  const Choice choice = cheapest_row(products, shape, card);
+  if (choice.row < 0) return -1;
+  const double chunks = (double)winograd_chunks(plan);
+  const double bytes = 4. * plan.elements * p.groups * plan.n;
+  const double before = bytes * p.channels * (plan.tile_rows + chunks * (plan.blocks_y - 1)) *
+                        (plan.tile_cols + plan.blocks_x - 1);
+  const double after = bytes * p.m * plan.tile_rows * plan.tile_cols;
+  const double filters = 4. * plan.elements * p.groups * p.m * p.channels * plan.blocks_y * plan.blocks_x;
+  const double products_us = chunks * (2 + row_cost(products.rows[choice.row], shape, choice.splits, card));
+  if (gradient)
+    return products_us + before / 2.3e6 + after / 2.3e6 + filters * chunks * choice.splits / 2.5e6 + 4 * chunks + 4;
+  return products_us + before / 2.3e6 + after / 3.2e6 + filters / 2.5e6 + 4 * chunks + 4;
+}
+
+// The cheapest plan that takes less than `limit` microseconds, or any if that is negative; row -1 if there is none. only is
+// the one row to consider, or -1.
+static inline WinogradPlan cheapest_winograd(const GpuRows &tiles, const WinogradProblem &p, const GpuRows &products,
+                                             bool gradient, double limit, int only, const Card &card) {
+  WinogradPlan best = {-1};
+  for (int row = 0; row < tiles.count; ++row) {
+    if (only >= 0 && row != only) continue;
+    const WinogradPlan plan = plan_winograd(tiles, row, p);
+    if (plan.row < 0) continue;
+    const GpuRow &tile = tiles.rows[row];
+    const ProductShape shape =
+        gradient ? winograd_gradient_product(plan, tile, p) : winograd_product(plan, tile, p);
+    const double cost = winograd_cost(plan, p, products, shape, gradient, card);
+    if (cost < 0 || (limit >= 0 && cost >= limit)) continue;
+    limit = cost;
+    best = plan;
+  }
+  return best;
+}
+
+#endif

@@ -1,0 +1,103 @@
+#section support_code_struct
+
+// A correlation with stride 1 by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and
+// c.n is the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the rest of the kernels are
+// winograd_patches, winograd_filters and filter_acts, whose rows are the plan's products.
+template <typename OutputsArgs, typename Launch>
+int winograd_correlation(const char *op, const char *family, const WinogradPlan &plan, const Correlation &c, bool tf32,
+                         PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
+                         PyGpuContextObject *context, OutputsArgs *outputs, Launch launch_outputs) {
+  const WinogradProblem problem = winograd_problem(c, tf32);
+  const npy_int64 filter_group = (c.m + 3) / 4 * 4, patch_cols = plan.tile_cols + plan.blocks_x - 1;
+  const npy_int64 patches_dims[4] = {plan.elements * c.groups * c.channels, plan.chunk_rows + plan.blocks_y - 1,
+                                     patch_cols, plan.n};
+  const npy_int64 products_dims[4] = {plan.elements * c.groups * c.m, plan.chunk_rows, plan.tile_cols, plan.n};
+  const npy_int64 filters_dims[4] = {c.channels * plan.blocks_y * plan.blocks_x, plan.elements, c.groups, filter_group};
+  const OwnedGpuArray patches(new_workspace(op, patches_dims, context));
+  const OwnedGpuArray products(patches.get() == NULL ? NULL : new_workspace(op, products_dims, context));
+  const OwnedGpuArray transformed(products.get() == NULL ? NULL : new_workspace(op, filters_dims, context));
+  if (transformed.get() == NULL) return -1;
+  print_plan(winograd_patches_rows(), plan, family,
+             array_bytes(patches_dims) + array_bytes(products_dims) + array_bytes(filters_dims));
+  const int threads = 256;
+  size_t grid[3];
+
+  WinogradFiltersArgs filters_args;
+  filters_args.filters = device_array(filters);
+  filters_args.out = device_array(transformed.get());
+  filters_args.taps_y = (int)c.taps_y;
+  filters_args.taps_x = (int)c.taps_x;
+  filters_args.m = (int)c.m;
+  filters_args.source_stride = (int)c.filter_stride;
+  filters_args.source_group = (int)c.filter_group;
+  filters_args.size = (int)(filters_dims[0] * c.groups * filter_group);
+  filters_args.by_stride = make_divisor(c.groups * filter_group);
+  filters_args.by_group = make_divisor(filter_group);
+  filters_args.by_blocks_x = make_divisor(plan.blocks_x);
+  filters_args.by_blocks_y = make_divisor(plan.blocks_y);
+  elementwise_grid(filters_args.size, threads, grid);
+  if (winograd_filters_launch(plan.row, grid, &filters_args, context) != 0) return -1;
+
+  Correlation product = {};
+  product.groups = plan.elements * c.groups;
+  product.channels = c.channels;
+  product.cols = patch_cols;
+  product.n = product.out_n = plan.n;
+  product.m = c.m;
+  product.filter_group = filter_group;
+  product.filter_stride = product.groups * filter_group;
+  product.taps_y = plan.blocks_y;
+  product.taps_x = plan.blocks_x;
+  product.stride_y = product.stride_x = product.phases_y = product.phases_x = 1;
+  product.grid_cols = product.out_cols = plan.tile_cols;
+  ProductShape shape = winograd_product(plan, winograd_patches_rows().rows[plan.row], problem);
+
+  for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
+    const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
+    WinogradPatchesArgs patches_args;
+    fill_patches_args(plan, images, c.groups * c.channels, c.rows, c.cols, c.n, c.pad_y, c.pad_x, first,
+                      rows + plan.blocks_y - 1, patch_cols, patches.get(), &patches_args);
+    elementwise_grid(patches_args.size, threads, grid);
+    if (winograd_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+
+    CorrelateArgs args;
+    args.images = device_array(patches.get());
+    args.filters = device_array(transformed.get());
+    product.rows = rows + plan.blocks_y - 1;
+    product.grid_rows = product.out_rows = rows;
+    shape.n = rows * plan.tile_cols * plan.n;
+    if (run_correlation(
+            op, filter_acts_rows(), product, shape, products.get(), context, &args,
+            [&](int row, const size_t *row_grid) { return filter_acts_launch(row, row_grid, &args, context); },
+            [](PyGpuArrayObject *, npy_int64) { return -1; }) != 0)  // these sums are not split
+      return -1;
+
+    outputs->products = device_array(products.get());
+    outputs->out = device_array(out);
+    outputs->out_rows = (int)c.out_rows;
+    outputs->out_cols = (int)c.out_cols;
+    outputs->n = (int)c.n;
+    outputs->first_row = (int)first;
+    outputs->size = (int)(c.groups * c.m * rows * plan.tile_cols * plan.n);
+    outputs->by_n = make_divisor(plan.n);
+    outputs->by_tile_cols = make_divisor(plan.tile_cols);
+    outputs->by_tile_rows = make_divisor(rows);
+    elementwise_grid(outputs->size, threads, grid);
+    if (launch_outputs(grid) != 0) return -1;
+  }
+  return 0;
+}
+
+// The plan for a correlation: the one that CONVNET_OPS_VARIANT names, or one that is estimated to be faster than the direct
+// kernels' `direct`, that of their best row. Returns 0, or -1 with ValueError if the named one does not exist or cannot
+// do this.
+int choose_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const Correlation &c,
+                            PyGpuContextObject *context, WinogradPlan *plan) {
+  const Card card = card_of(context);
+  const auto cheapest = [&](double limit, int only) {
+    return cheapest_winograd(winograd_patches_rows(), winograd_problem(c, direct.tf32), filter_acts_rows(), false, limit,
+                             only, card);
+  };
+  const bool possible = c.stride_y == 1 && c.stride_x == 1 && c.phases_y == 1 && c.phases_x == 1;
+  return choose_plan(winograd_patches_rows(), direct_rows, direct, possible, card, cheapest, plan);
+}

@@ -1,0 +1,312 @@
+// Convolutions with stride 1 by Winograd's minimal filtering (Lavin and Gray, Fast algorithms for convolutional neural
+// networks, 2016): a tile of kOutputs x kOutputs outputs under kTaps x kTaps taps takes kSize * kSize products, where kSize =
+// kOutputs + kTaps - 1, in place of kOutputs^2 * kTaps^2.
+//
+//   outputs = At [sum over channels of (G filters Gt) * (Bt patch B)] A        * element by element
+//
+// Each element of the kSize x kSize matrices is a product of its own, of filters with channels: correlate.cuh and
+// weight_acts.cu compute them as that many groups. The kernels here go into and out of that form:
+//
+// winograd_patches  images to Bt patch B, or with kGradients gradients of the outputs to A gradient At
+// winograd_filters  filters to G filters Gt
+// winograd_outputs  products to outputs
+// winograd_taps     for the gradient of the filters: products to Gt product G
+//
+// Filters with more taps are cut into blocks of kTaps x kTaps, the last ones filled up with zeros, which become the taps
+// of the correlation: its images are tiles. Block b of tile t sees the patch of tile t + b, which is one of the patches only
+// if kOutputs == kTaps.
+//
+// A thread transforms one tile of one image; adjacent threads have adjacent images.
+
+template <int kOutputs, int kTaps>
+struct WinogradTile;
+
+// The matrices are Cook's and Toom's for the points named and infinity. More points save more products, and lose more
+// digits; 2 with -1/2 loses the least of four.
+template <>
+struct WinogradTile<2, 3> {  // 0, 1, -1
+  static constexpr int kOutputs = 2, kTaps = 3, kSize = 4;
+  static __device__ __forceinline__ float a(int i, int j) {
+    const float matrix[4][2] = {{1, 0}, {1, 1}, {1, -1}, {0, 1}};
+    return matrix[i][j];
+  }
+  static __device__ __forceinline__ float b(int i, int j) {
+    const float matrix[4][4] = {{-1, 0, 1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, -1, 0, 1}};
+    return matrix[i][j];
+  }
+  static __device__ __forceinline__ float g(int i, int j) {
+    const float matrix[4][3] = {{-1, 0, 0}, {0.5f, 0.5f, 0.5f}, {0.5f, -0.5f, 0.5f}, {0, 0, 1}};
+    return matrix[i][j];
+  }
+};
+
+template <>
+struct WinogradTile<3, 3> {  // 0, 1, -1, 2
+  static constexpr int kOutputs = 3, kTaps = 3, kSize = 5;
+  static __device__ __forceinline__ float a(int i, int j) {
+    const float matrix[5][3] = {{1, 0, 0}, {1, 1, 1}, {1, -1, 1}, {1, 2, 4}, {0, 0, 1}};
+    return matrix[i][j];
+  }
+  static __device__ __forceinline__ float b(int i, int j) {
+    const float matrix[5][5] = {
+        {2, -1, -2, 1, 0}, {0, -2, -1, 1, 0}, {0, 2, -3, 1, 0}, {0, -1, 0, 1, 0}, {0, 2, -1, -2, 1}};
+    return matrix[i][j];
+  }
+  static __device__ __forceinline__ float g(int i, int j) {
+    const float matrix[5][3] = {{1 / 2.f, 0, 0},
+                                {-1 / 2.f, -1 / 2.f, -1 / 2.f},
+                                {-1 / 6.f, 1 / 6.f, -1 / 6.f},
+                                {1 / 6.f, 1 / 3.f, 2 / 3.f},
+                                {0, 0, 1}};
+    return matrix[i][j];
+  }
+};
+
+// What the tiles of 6 x 6 share.
+struct WinogradSize6 {  // 0, 1, -1, 2, -1/2
+  static constexpr int kSize = 6;
+  static __device__ __forceinline__ float b(int i, int j) {
+    const float matrix[6][6] = {{1, 1.5f, -2, -1.5f, 1, 0},  {0, -1, -2.5f, -0.5f, 1, 0}, {0, 1, 0.5f, -2.5f, 1, 0},
+                                {0, -0.5f, -1, 0.5f, 1, 0}, {0, 2, -1, -2, 1, 0},        {0, 1, 1.5f, -2, -1.5f, 1}};
+    return matrix[i][j];
+  }
+};
+
+template <>
+struct WinogradTile<4, 3> : WinogradSize6 {
+  static constexpr int kOutputs = 4, kTaps = 3;
+  static __device__ __forceinline__ float a(int i, int j) {
+    const float matrix[6][4] = {{1, 0, 0, 0}, {1, 1, 1, 1},          {1, -1, 1, -1},
+                                {1, 2, 4, 8}, {1, -0.5f, 0.25f, -0.125f}, {0, 0, 0, 1}};
+    return matrix[i][j];
+  }
+  static __device__ __forceinline__ float g(int i, int j) {
+    const float matrix[6][3] = {{1, 0, 0},
+                                {-1 / 3.f, -1 / 3.f, -1 / 3.f},
+                                {1 / 3.f, -1 / 3.f, 1 / 3.f},
+                                {1 / 15.f, 2 / 15.f, 4 / 15.f},
+                                {-16 / 15.f, 8 / 15.f, -4 / 15.f},
+                                {0, 0, 1}};
+    return matrix[i][j];
+  }
+};
+
+template <>
+struct WinogradTile<2, 5> : WinogradSize6 {
+  static constexpr int kOutputs = 2, kTaps = 5;
+  static __device__ __forceinline__ float a(int i, int j) {
+    const float matrix[6][2] = {{1, 0}, {1, 1}, {1, -1}, {1, 2}, {1, -0.5f}, {0, 1}};
+    return matrix[i][j];
+  }
+  static __device__ __forceinline__ float g(int i, int j) {
+    const float matrix[6][5] = {{1, 0, 0, 0, 0},
+                                {-1 / 3.f, -1 / 3.f, -1 / 3.f, -1 / 3.f, -1 / 3.f},
+                                {1 / 3.f, -1 / 3.f, 1 / 3.f, -1 / 3.f, 1 / 3.f},
+                                {1 / 15.f, 2 / 15.f, 4 / 15.f, 8 / 15.f, 16 / 15.f},
+                                {-16 / 15.f, 8 / 15.f, -4 / 15.f, 2 / 15.f, -1 / 15.f},
+                                {0, 0, 0, 0, 1}};
+    return matrix[i][j];
+  }
+};
+
+// out = M in Mt, where element (i, j) of M, kRows x kCols, is matrix(i, j): known when it is compiled, so that no product
+// with 0 or 1 is left.
+template <int kRows, int kCols, typename Matrix>
+__device__ __forceinline__ void transform(Matrix matrix, const float (&in)[kCols][kCols], float (&out)[kRows][kRows]) {
+  float half[kRows][kCols];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i)
+#pragma unroll
+    for (int column = 0; column < kCols; ++column) {
+      float sum = 0.f;
+#pragma unroll
+      for (int j = 0; j < kCols; ++j)
+        if (matrix(i, j) != 0.f) sum += matrix(i, j) * in[j][column];
+      half[i][column] = sum;
+    }
+#pragma unroll
+  for (int row = 0; row < kRows; ++row)
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      float sum = 0.f;
+#pragma unroll
+      for (int j = 0; j < kCols; ++j)
+        if (matrix(i, j) != 0.f) sum += matrix(i, j) * half[row][j];
+      out[row][i] = sum;
+    }
+}
+
+// Rounded to 22 bits: then the two TF32 parts of a number (product.cuh) hold all of it, where else bits would be cut off.
+__device__ __forceinline__ float two_tf32_parts(float value) {
+  return value == value ? __uint_as_float((__float_as_uint(value) + 2u) & ~3u) : value;
+}
+
+struct WinogradPatchesArgs {
+  const float *images;   // (channels, rows, cols, n)
+  float *out;            // (kSize * kSize, channels, tile rows, tile cols, padded n)
+  int rows;
+  int cols;
+  int n;
+  int pad_y;
+  int pad_x;
+  int first_row;         // of the tiles: `out` may have some of their rows
+  int size;              // channels * tile rows * tile cols * padded n
+  Divisor by_n;          // padded n
+  Divisor by_tile_cols;
+  Divisor by_tile_rows;
+};
+
+template <typename Tile, bool kGradients>
+__device__ __forceinline__ void winograd_patches(const WinogradPatchesArgs &a) {
+  constexpr int kPatch = kGradients ? Tile::kOutputs : Tile::kSize;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.size) return;
+  int image, tile_x, tile_y;
+  const int tile = a.by_n.divide(i, image);
+  const int tile_row = a.by_tile_cols.divide(tile, tile_x);
+  const int channel = a.by_tile_rows.divide(tile_row, tile_y);
+  const int row = (tile_y + a.first_row) * Tile::kOutputs - a.pad_y;
+  const int col = tile_x * Tile::kOutputs - a.pad_x;
+  const float *source = a.images + ((channel * a.rows + row) * a.cols + col) * a.n + image;
+  float patch[kPatch][kPatch], transformed[Tile::kSize][Tile::kSize];
+#pragma unroll
+  for (int y = 0; y < kPatch; ++y)
+#pragma unroll
+    for (int x = 0; x < kPatch; ++x) {
+      const bool inside = (unsigned)(row + y) < (unsigned)a.rows && (unsigned)(col + x) < (unsigned)a.cols && image < a.n;
+      patch[y][x] = inside ? source[(y * a.cols + x) * a.n] : 0.f;
+    }
+  transform<Tile::kSize, kPatch>([](int r, int c) { return kGradients ? Tile::a(r, c) : Tile::b(r, c); }, patch,
+                                 transformed);
+#pragma unroll
+  for (int e = 0; e < Tile::kSize * Tile::kSize; ++e)
+    a.out[(size_t)e * a.size + i] = two_tf32_parts(transformed[e / Tile::kSize][e % Tile::kSize]);
+}
+
+struct WinogradFiltersArgs {
+  const float *filters;  // (channels, taps_y, taps_x, source_stride): group g's are m columns from g * source_group on
+  float *out;            // (channels, blocks_y, blocks_x, kSize * kSize, groups, filter_group)
+  int taps_y;
+  int taps_x;
+  int m;                 // filters of one group
+  int source_stride;
+  int source_group;
+  int size;              // channels * blocks_y * blocks_x * groups * filter_group
+  Divisor by_stride;     // groups * filter_group
+  Divisor by_group;      // filter_group, divisible by 4: what m lacks is zeros
+  Divisor by_blocks_x;
+  Divisor by_blocks_y;
+};
+
+template <typename Tile>
+__device__ __forceinline__ void winograd_filters(const WinogradFiltersArgs &a) {
+  constexpr int kElements = Tile::kSize * Tile::kSize;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.size) return;
+  int column, filter, block_x, block_y;
+  const int block = a.by_stride.divide(i, column);
+  const int group = a.by_group.divide(column, filter);
+  const int block_row = a.by_blocks_x.divide(block, block_x);
+  const int channel = a.by_blocks_y.divide(block_row, block_y);
+  const float *source = a.filters + group * a.source_group + filter;
+  float taps[Tile::kTaps][Tile::kTaps], transformed[Tile::kSize][Tile::kSize];
+#pragma unroll
+  for (int y = 0; y < Tile::kTaps; ++y)
+#pragma unroll
+    for (int x = 0; x < Tile::kTaps; ++x) {
+      const int r = block_y * Tile::kTaps + y, s = block_x * Tile::kTaps + x;
+      const bool inside = r < a.taps_y && s < a.taps_x && filter < a.m;
+      taps[y][x] = inside ? source[((channel * a.taps_y + r) * a.taps_x + s) * a.source_stride] : 0.f;
+    }
+  transform<Tile::kSize, Tile::kTaps>([](int r, int c) { return Tile::g(r, c); }, taps, transformed);
+#pragma unroll
+  for (int e = 0; e < kElements; ++e)
+    a.out[(block * kElements + e) * a.by_stride.value + column] =
+        two_tf32_parts(transformed[e / Tile::kSize][e % Tile::kSize]);
+}
+
+struct WinogradOutputsArgs {
+  const float *products; // (kSize * kSize, channels, tile rows, tile cols, padded n)
+  float *out;            // (channels, out_rows, out_cols, n)
+  int out_rows;
+  int out_cols;
+  int n;
+  int first_row;         // of the tiles
+  int size;              // channels * tile rows * tile cols * padded n
+  Divisor by_n;          // padded n
+  Divisor by_tile_cols;
+  Divisor by_tile_rows;
+};
+
+// What is stored of an output; another struct has another overload.
+__device__ __forceinline__ float finish_output(const WinogradOutputsArgs &, int channel, float output) { return output; }
+
+template <typename Tile, typename Args>
+__device__ __forceinline__ void winograd_outputs(const Args &a) {
+  constexpr int kOutputs = Tile::kOutputs;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.size) return;
+  int image, tile_x, tile_y;
+  const int tile = a.by_n.divide(i, image);
+  const int tile_row = a.by_tile_cols.divide(tile, tile_x);
+  const int channel = a.by_tile_rows.divide(tile_row, tile_y);
+  if (image >= a.n) return;
+  float products[Tile::kSize][Tile::kSize], outputs[kOutputs][kOutputs];
+#pragma unroll
+  for (int e = 0; e < Tile::kSize * Tile::kSize; ++e)
+    products[e / Tile::kSize][e % Tile::kSize] = a.products[(size_t)e * a.size + i];
+  transform<kOutputs, Tile::kSize>([](int r, int c) { return Tile::a(c, r); }, products, outputs);
+  const int row = (tile_y + a.first_row) * kOutputs, col = tile_x * kOutputs;
+#pragma unroll
+  for (int y = 0; y < kOutputs; ++y)
+#pragma unroll
+    for (int x = 0; x < kOutputs; ++x)
+      if (row + y < a.out_rows && col + x < a.out_cols)
+        a.out[((channel * a.out_rows + row + y) * a.out_cols + col + x) * a.n + image] =
+            finish_output(a, channel, outputs[y][x]);
+}
+
+struct WinogradTapsArgs {
+  const float *partials; // (splits, channels, blocks_y, blocks_x, kSize * kSize, filters)
+  float *out;            // (channels, taps_y, taps_x, filters)
+  float *copy;           // of out
+  int splits;
+  int taps_y;
+  int taps_x;
+  int size;              // channels * blocks_y * blocks_x * filters
+  Divisor by_filters;
+  Divisor by_blocks_x;
+  Divisor by_blocks_y;
+};
+
+template <typename Tile>
+__device__ __forceinline__ void winograd_taps(const WinogradTapsArgs &a) {
+  constexpr int kElements = Tile::kSize * Tile::kSize;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.size) return;
+  int filter, block_x, block_y;
+  const int block = a.by_filters.divide(i, filter);
+  const int block_row = a.by_blocks_x.divide(block, block_x);
+  const int channel = a.by_blocks_y.divide(block_row, block_y);
+  float products[Tile::kSize][Tile::kSize], taps[Tile::kTaps][Tile::kTaps];
+#pragma unroll
+  for (int e = 0; e < kElements; ++e) products[e / Tile::kSize][e % Tile::kSize] = 0.f;
+  for (int split = 0; split < a.splits; ++split) {
+    const float *partial = a.partials + (size_t)split * kElements * a.size;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e)
+      products[e / Tile::kSize][e % Tile::kSize] += partial[(block * kElements + e) * a.by_filters.value + filter];
+  }
+  transform<Tile::kTaps, Tile::kSize>([](int r, int c) { return Tile::g(c, r); }, products, taps);
+#pragma unroll
+  for (int y = 0; y < Tile::kTaps; ++y)
+#pragma unroll
+    for (int x = 0; x < Tile::kTaps; ++x) {
+      const int r = block_y * Tile::kTaps + y, s = block_x * Tile::kTaps + x;
+      if (r < a.taps_y && s < a.taps_x) {
+        const int target = ((channel * a.taps_y + r) * a.taps_x + s) * a.by_filters.value + filter;
+        a.out[target] = taps[y][x];
+        a.copy[target] = taps[y][x];
+      }
+    }
+}
