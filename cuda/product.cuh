@@ -139,14 +139,11 @@ struct TensorByRows {
   __device__ __forceinline__ int row(int i) const {
     return warp_m + i / 4 * 32 + (i < kWarpM / 32 * 4 ? 4 : 2) * g + i % 4;
   }
-  __device__ __forceinline__ int column(int piece) const { return warp_n + piece / 2 * 32 + 8 * t + piece % 2 * 4; }
+  // The 4 lanes of a row store 16 adjacent columns at once: whole sectors of 32 bytes.
+  __device__ __forceinline__ int column(int piece) const { return warp_n + piece / 2 * 32 + piece % 2 * 16 + 4 * t; }
   // Rows k = 0 ... 3 of a tile on different banks, wherever 32 or 16 columns more begin on the same ones.
-  template <int kWidth>
-  __device__ __forceinline__ static int swizzle(int k) {
-    return kWidth % 32 == 0 ? (k & 3) * 8 : (k & 2) * 4;
-  }
-  __device__ __forceinline__ static int swizzle_m(int k) { return swizzle<kTileM>(k); }
-  __device__ __forceinline__ static int swizzle_n(int k) { return swizzle<kTileN>(k); }
+  __device__ __forceinline__ static int swizzle_m(int k) { return kTileM % 32 == 0 ? (k & 3) * 8 : (k & 2) * 4; }
+  __device__ __forceinline__ static int swizzle_n(int k) { return (k & 3) * 4; }
 
   template <int kDepth>
   __device__ __forceinline__ void multiply(const float (&a)[kDepth][kTileM], const float (&b)[kDepth][kTileN],
@@ -168,7 +165,8 @@ struct TensorByRows {
                 *(const float2 *)&a[k][(warp_m + kWarpM / 32 * 32 + 2 * g) ^ swizzle_m(t)];
 #pragma unroll
           for (int j = 0; j < kWarpN / 32; ++j)
-            *(float4 *)&b_values[c][half][4 * j] = *(const float4 *)&b[k][(warp_n + 32 * j + 4 * g) ^ swizzle_n(t)];
+            *(float4 *)&b_values[c][half][4 * j] =
+                *(const float4 *)&b[k][(warp_n + 32 * j + g % 2 * 16 + g / 2 * 4) ^ swizzle_n(t)];
         }
       multiply_chunk<kWarpM / 16, kWarpN / 8, kChunk, kParts>(
           [&](int i, int c, int e) { return a_values[c][e / 2][2 * i + e % 2]; },

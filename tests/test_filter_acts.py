@@ -51,7 +51,10 @@ class ConvCase(object):
 
     def tiles_allow(self, outputs, taps):
         """Whether Winograd's tiles of so many outputs and taps do this."""
-        return self.problem.stride == 1 and (outputs == taps or max(self.problem.filters[1:3]) <= taps)
+        rows, cols = self.problem.filters[1:3]
+        block = -(-rows // taps) * -(-cols // taps) * taps * taps
+        small_enough = outputs == taps or block == taps * taps
+        return self.problem.stride == 1 and small_enough and (outputs + taps <= 5 or 2 * rows * cols >= block)
 
     def batch_allows_loads_of_4(self):
         """Whether 4 divides the batch, or padding it so adds at most a quarter."""

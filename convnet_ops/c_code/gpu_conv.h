@@ -261,8 +261,10 @@ static int choose_plan(const GpuRows &tiles, const GpuRows &direct_rows, const P
     if (plan->row < 0)
       PyErr_Format(PyExc_ValueError,
                    "CONVNET_OPS_VARIANT: winograd's %s wants stride 1, filters of up to %d x %d unless it computes as many "
-                   "outputs as that, workspace arrays of under 2**31 elements and, but for 2x2_3x3, compute capability 8.0",
-                   tiles.rows[row].name, tiles.rows[row].window, tiles.rows[row].window);
+                   "outputs as that, workspace arrays of under 2**31 elements and, but for 2x2_3x3, filters that fill half "
+                   "of the %d x %d and compute capability 8.0",
+                   tiles.rows[row].name, tiles.rows[row].window, tiles.rows[row].window, tiles.rows[row].window,
+                   tiles.rows[row].window);
     return plan->row < 0 ? -1 : 0;
   }
   if (!possible || forced_row(direct_rows.family, &length) != NULL) return 0;
