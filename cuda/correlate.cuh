@@ -210,41 +210,55 @@ __device__ __forceinline__ void correlate(const Args &a) {
   finish_sums(a, product, group, m_begin, sum);
   float *out = a.out + (size_t)blockIdx.y * a.out_size;
   const int out_pixels = a.out_rows * a.out_cols;
-  // Whether 4 adjacent columns are 4 images of a pixel, stored at once.
-  const bool whole = kVecN == 4 && a.out_n == a.by_n.value;
+  // Where an output lies, or NULL if it is none.
+  const auto target = [&](int m, int column) -> float * {
+    if (m >= a.m || column >= a.columns) return NULL;
+    int image;
+    const int pixel = a.by_n.divide(column, image);
+    if (image >= a.out_n) return NULL;
+    if (!kPhases) return out + ((group * a.m + m) * out_pixels + pixel) * a.out_n + image;
+    int x, phase, phase_x;
+    const int y = a.by_grid_cols.divide(pixel, x);
+    const int channel = a.by_phases.divide(m, phase);
+    const int phase_y = a.by_phases_x.divide(phase, phase_x);
+    const int out_y = y * a.phases_y + phase_y + a.base_y;
+    const int out_x = x * a.phases_x + phase_x + a.base_x;
+    if ((unsigned)out_y >= (unsigned)a.out_rows || (unsigned)out_x >= (unsigned)a.out_cols) return NULL;
+    const int out_channel = group * a.by_phases.quotient(a.m) + channel;
+    return out + (out_channel * out_pixels + out_y * a.out_cols + out_x) * a.out_n + image;
+  };
+
+  if (kVecN == 4 && a.out_n == a.by_n.value) {
+    // 4 adjacent columns are 4 images of a pixel.
 #pragma unroll
-  for (int piece = 0; piece < Product::kPieces; ++piece) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int column = column_begin + product.column(piece) + j;
-      if (column >= a.columns || (whole && j > 0)) continue;
-      int image, x = 0, y = 0;
-      const int pixel = a.by_n.divide(column, image);
-      if (image >= a.out_n) continue;
-      if (kPhases) y = a.by_grid_cols.divide(pixel, x);
+    for (int piece = 0; piece < Product::kPieces; ++piece)
 #pragma unroll
       for (int i = 0; i < Product::kRows; ++i) {
-        const int m = m_begin + product.row(i);
-        if (m >= a.m) continue;
-        float *target;
-        if (kPhases) {
-          int phase, phase_x;
-          const int channel = a.by_phases.divide(m, phase);
-          const int phase_y = a.by_phases_x.divide(phase, phase_x);
-          const int out_y = y * a.phases_y + phase_y + a.base_y;
-          const int out_x = x * a.phases_x + phase_x + a.base_x;
-          if ((unsigned)out_y >= (unsigned)a.out_rows || (unsigned)out_x >= (unsigned)a.out_cols) continue;
-          const int out_channel = group * a.by_phases.quotient(a.m) + channel;
-          target = out + (out_channel * out_pixels + out_y * a.out_cols + out_x) * a.out_n + image;
-        } else {
-          target = out + ((group * a.m + m) * out_pixels + pixel) * a.out_n + image;
-        }
-        const float *value = &sum[i][piece][j];
-        if (whole)
-          *(float4 *)target = make_float4(value[0], value[1], value[2], value[3]);
-        else
-          *target = *value;
+        float *address = target(m_begin + product.row(i), column_begin + product.column(piece));
+        const float *value = sum[i][piece];
+        if (address != NULL) *(float4 *)address = make_float4(value[0], value[1], value[2], value[3]);
       }
+    return;
+  }
+  // One at a time, adjacent ones by adjacent threads: by way of the memory of the images, as many rows as it has.
+  constexpr int kStagedRows = kStages * kDepth;
+  float(*const staged)[kTileN] = image_tile[0];
+  for (int first = 0; first < kTileM; first += kStagedRows) {
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < Product::kRows; ++i) {
+      const int row = product.row(i) - first;
+      if ((unsigned)row >= kStagedRows) continue;
+#pragma unroll
+      for (int piece = 0; piece < Product::kPieces; ++piece) {
+        const float *value = sum[i][piece];
+        *(float4 *)&staged[row][product.column(piece)] = make_float4(value[0], value[1], value[2], value[3]);
+      }
+    }
+    __syncthreads();
+    for (int i = thread; i < min(kStagedRows, kTileM - first) * kTileN; i += kThreads) {
+      float *address = target(m_begin + first + i / kTileN, column_begin + i % kTileN);
+      if (address != NULL) *address = staged[i / kTileN][i % kTileN];
     }
   }
 }

@@ -19,36 +19,45 @@ struct ArrangeFiltersArgs {
   int filter_count;      // of all groups
   int filters_per_group;
   int filter_group;      // channels * phases_y * phases_x, or a little more: the rest is zeros
-  int groups;
   int taps_y;
-  int taps_x;
   int stride_y;
   int stride_x;
   int block_y;
   int block_x;
-  int phases_y;          // stride_y * block_y
-  int phases_x;
-  int size;              // elements of out
+  Divisor by_taps_x;
+  Divisor by_phases_y;   // stride_y * block_y
+  Divisor by_phases_x;
+  Divisor by_groups;
 };
 
+// A block moves 32 channels x 32 filters of one tap through shared memory: they are read with adjacent filters, and stored
+// with adjacent channels. gridDim.x counts the taps with their phases, and the groups.
 __device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
-  for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < a.size; i += (size_t)gridDim.x * blockDim.x) {
-    int rest = i;
-    const int m = rest % a.filter_group;
-    rest /= a.filter_group;
-    const int phase_x = m % a.phases_x;
-    const int phase_y = m / a.phases_x % a.phases_y;
-    const int channel = m / a.phases_x / a.phases_y;
-    const int group = rest % a.groups;
-    rest /= a.groups;
-    const int tap_x = rest % a.taps_x;
-    rest /= a.taps_x;
-    const int tap_y = rest % a.taps_y;
-    const int filter = group * a.filters_per_group + rest / a.taps_y;
-    const int r = phase_y + a.stride_y * (a.taps_y - a.block_y - tap_y);
-    const int s = phase_x + a.stride_x * (a.taps_x - a.block_x - tap_x);
-    const bool inside = channel < a.channels && r >= 0 && r < a.filter_rows && s >= 0 && s < a.filter_cols;
-    a.out[i] = inside ? a.filters[((channel * a.filter_rows + r) * a.filter_cols + s) * a.filter_count + filter] : 0.f;
+  __shared__ float tile[32][33];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int rest, group, phase_x, phase_y, tap_x;
+  rest = a.by_groups.divide(blockIdx.x, group);
+  rest = a.by_phases_x.divide(rest, phase_x);
+  rest = a.by_phases_y.divide(rest, phase_y);
+  const int tap_y = a.by_taps_x.divide(rest, tap_x);
+  const int r = phase_y + a.stride_y * (a.taps_y - a.block_y - tap_y);
+  const int s = phase_x + a.stride_x * (a.by_taps_x.value - a.block_x - tap_x);
+  const bool inside = r >= 0 && r < a.filter_rows && s >= 0 && s < a.filter_cols;
+  const int channel_begin = blockIdx.y * 32, filter_begin = blockIdx.z * 32;
+  for (int i = warp; i < 32; i += 8) {
+    const int channel = channel_begin + i, filter = filter_begin + lane;
+    tile[i][lane] = inside && channel < a.channels && filter < a.filters_per_group
+                        ? a.filters[((channel * a.filter_rows + r) * a.filter_cols + s) * a.filter_count +
+                                    group * a.filters_per_group + filter]
+                        : 0.f;
+  }
+  __syncthreads();
+  for (int i = warp; i < 32; i += 8) {
+    const int filter = filter_begin + i;
+    const int m = ((channel_begin + lane) * a.by_phases_y.value + phase_y) * a.by_phases_x.value + phase_x;
+    if (filter < a.filters_per_group && m < a.filter_group)
+      a.out[(((filter * a.taps_y + tap_y) * a.by_taps_x.value + tap_x) * a.by_groups.value + group) * a.filter_group + m] =
+          tile[lane][i];
   }
 }
 

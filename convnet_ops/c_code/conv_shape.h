@@ -5,6 +5,7 @@
 
 #include <Python.h>
 #include <numpy/arrayobject.h>
+#include <string.h>
 
 // Values of the pad parameters that stand for filter_size - 1 and filter_size / 2 (filter_acts.py has the same).
 #define CONVNET_PAD_FULL (-1)
@@ -27,6 +28,7 @@ struct ConvShape {
 template <typename Params>
 static inline ConvShape shape_with_params(const Params *params) {
   ConvShape s;
+  memset(&s, 0, sizeof s);  // what lies between the members too, for comparisons
   s.groups = params->groups;
   s.stride_y = params->stride_y;
   s.stride_x = params->stride_x;

@@ -48,8 +48,9 @@ static inline WinogradPlan plan_winograd(const GpuRows &tiles, int row, const Wi
   const double limit = 2147483648.;
   // Taps that fill less than half of their blocks leave small sums of large terms.
   const bool thin = size > 4 && 2 * p.taps_y * p.taps_x < plan.blocks_y * plan.blocks_x * tile.window * tile.window;
-  if ((tile.stride != tile.window && plan.blocks_y * plan.blocks_x > 1) || thin || filters >= limit ||
-      before * (plan.chunk_rows + plan.blocks_y - 1) >= limit || after * plan.chunk_rows >= limit)
+  const bool large = filters >= limit || before * (plan.chunk_rows + plan.blocks_y - 1) >= limit ||
+                     after * plan.chunk_rows >= limit || plan.elements * p.groups > 65535;  // the grid's limit
+  if ((tile.stride != tile.window && plan.blocks_y * plan.blocks_x > 1) || thin || large)
     plan.row = -1;
   return plan;
 }
