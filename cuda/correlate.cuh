@@ -210,38 +210,48 @@ __device__ __forceinline__ void correlate(const Args &a) {
   finish_sums(a, product, group, m_begin, sum);
   float *out = a.out + (size_t)blockIdx.y * a.out_size;
   const int out_pixels = a.out_rows * a.out_cols;
-  // Where an output lies, or NULL if it is none.
-  const auto target = [&](int m, int column) -> float * {
-    if (m >= a.m || column >= a.columns) return NULL;
-    int image;
-    const int pixel = a.by_n.divide(column, image);
-    if (image >= a.out_n) return NULL;
-    if (!kPhases) return out + ((group * a.m + m) * out_pixels + pixel) * a.out_n + image;
-    int x, phase, phase_x;
-    const int y = a.by_grid_cols.divide(pixel, x);
+  // Where a column's outputs lie: of output channel 0, or for kPhases of the grid's pixel. False if it has none.
+  const auto locate = [&](int column, int &y, int &x, int &place) {
+    const int pixel = a.by_n.divide(column, place);
+    if (kPhases) {
+      y = a.by_grid_cols.divide(pixel, x) * a.phases_y + a.base_y;
+      x = x * a.phases_x + a.base_x;
+    } else {
+      place += pixel * a.out_n;
+    }
+    return column < a.columns && (kPhases ? place : place - pixel * a.out_n) < a.out_n;
+  };
+  // An output of such a column, or NULL if it is none.
+  const auto output = [&](int m, int y, int x, int place) -> float * {
+    if (m >= a.m) return NULL;
+    if (!kPhases) return out + (group * a.m + m) * out_pixels * a.out_n + place;
+    int phase, phase_x;
     const int channel = a.by_phases.divide(m, phase);
-    const int phase_y = a.by_phases_x.divide(phase, phase_x);
-    const int out_y = y * a.phases_y + phase_y + a.base_y;
-    const int out_x = x * a.phases_x + phase_x + a.base_x;
+    const int out_y = y + a.by_phases_x.divide(phase, phase_x);
+    const int out_x = x + phase_x;
     if ((unsigned)out_y >= (unsigned)a.out_rows || (unsigned)out_x >= (unsigned)a.out_cols) return NULL;
     const int out_channel = group * a.by_phases.quotient(a.m) + channel;
-    return out + (out_channel * out_pixels + out_y * a.out_cols + out_x) * a.out_n + image;
+    return out + (out_channel * out_pixels + out_y * a.out_cols + out_x) * a.out_n + place;
   };
 
+  int y = 0, x = 0, place = 0;
   if (kVecN == 4 && a.out_n == a.by_n.value) {
     // 4 adjacent columns are 4 images of a pixel.
 #pragma unroll
-    for (int piece = 0; piece < Product::kPieces; ++piece)
+    for (int piece = 0; piece < Product::kPieces; ++piece) {
+      if (!locate(column_begin + product.column(piece), y, x, place)) continue;
 #pragma unroll
       for (int i = 0; i < Product::kRows; ++i) {
-        float *address = target(m_begin + product.row(i), column_begin + product.column(piece));
+        float *address = output(m_begin + product.row(i), y, x, place);
         const float *value = sum[i][piece];
         if (address != NULL) *(float4 *)address = make_float4(value[0], value[1], value[2], value[3]);
       }
+    }
     return;
   }
   // One at a time, adjacent ones by adjacent threads: by way of the memory of the images, as many rows as it has.
   constexpr int kStagedRows = kStages * kDepth;
+  constexpr int kColumnsAtOnce = kThreads < kTileN ? kThreads : kTileN;
   float(*const staged)[kTileN] = image_tile[0];
   for (int first = 0; first < kTileM; first += kStagedRows) {
     __syncthreads();
@@ -256,9 +266,12 @@ __device__ __forceinline__ void correlate(const Args &a) {
       }
     }
     __syncthreads();
-    for (int i = thread; i < min(kStagedRows, kTileM - first) * kTileN; i += kThreads) {
-      float *address = target(m_begin + first + i / kTileN, column_begin + i % kTileN);
-      if (address != NULL) *address = staged[i / kTileN][i % kTileN];
+    for (int column = thread % kColumnsAtOnce; column < kTileN; column += kColumnsAtOnce) {
+      if (!locate(column_begin + column, y, x, place)) continue;
+      for (int row = thread / kColumnsAtOnce; row < min(kStagedRows, kTileM - first); row += kThreads / kColumnsAtOnce) {
+        float *address = output(m_begin + first + row, y, x, place);
+        if (address != NULL) *address = staged[row][column];
+      }
     }
   }
 }

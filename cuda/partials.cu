@@ -8,43 +8,50 @@ struct PadRowsArgs {
   Divisor by_padded;     // padded / 4
 };
 
-// A thread stores four values.
+// A warp copies 128 adjacent values: they are read one by one, adjacent ones by adjacent threads, and stored in fours.
 __device__ __forceinline__ void pad_rows(const PadRowsArgs &a) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= a.size) return;
-  int column;
-  const int row = a.by_padded.divide(i, column);
-  column *= 4;
-  Values<4> values;
+  __shared__ __align__(16) float values[8][128];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int begin = (blockIdx.x * 8 + warp) * 32;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) values.value[j] = column + j < a.inner ? a.source[row * a.inner + column + j] : 0.f;
-  store_values<4>(a.out + 4 * (size_t)i, values);
+  for (int j = 0; j < 4; ++j) {
+    const int i = begin + 8 * j + lane / 4;
+    int column;
+    const int row = a.by_padded.divide(i, column);
+    column = 4 * column + lane % 4;
+    values[warp][32 * j + lane] = i < a.size && column < a.inner ? a.source[row * a.inner + column] : 0.f;
+  }
+  __syncwarp();
+  if (begin + lane < a.size)
+    store_values<4>(a.out + 4 * (size_t)(begin + lane), load_values<4>(&values[warp][4 * lane]));
 }
 
 struct SumPartialsArgs {
   const float *partials;  // (splits, size)
   float *out;             // (size)
   int splits;
+  int ways;               // 1, 2, 4 or 8
   int size;
 };
 
 // What is stored of a sum; another struct has another overload.
 __device__ __forceinline__ float finish_partial(const SumPartialsArgs &, int i, float sum) { return sum; }
 
-// out[i] = sum over splits of partials[split, i]. A block owns 32 elements; each of its 8 warps adds every eighth
-// split, in order, and the 8 sums are added in order: the grouping depends on nothing but the number of splits.
+// out[i] = sum over splits of partials[split, i]. `ways` threads share an element: each adds every ways-th split, in order,
+// and their sums are added in order. So the grouping depends on nothing but the number of splits.
 template <typename Args>
 __device__ __forceinline__ void sum_partials(const Args &a) {
-  __shared__ float sums[8][32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int i = blockIdx.x * 32 + lane;
+  __shared__ float sums[256];
+  const int width = 256 / a.ways;
+  const int lane = threadIdx.x % width, way = threadIdx.x / width;
+  const int i = blockIdx.x * width + lane;
   float sum = 0.f;
   if (i < a.size)
-    for (int split = warp; split < a.splits; split += 8) sum += a.partials[(size_t)split * a.size + i];
-  sums[warp][lane] = sum;
+    for (int split = way; split < a.splits; split += a.ways) sum += a.partials[(size_t)split * a.size + i];
+  sums[threadIdx.x] = sum;
   __syncthreads();
-  if (warp == 0 && i < a.size) {
-    for (int other = 1; other < 8; ++other) sum += sums[other][lane];
+  if (way == 0 && i < a.size) {
+    for (int other = 1; other < a.ways; ++other) sum += sums[other * width + lane];
     a.out[i] = finish_partial(a, i, sum);
   }
 }

@@ -105,8 +105,9 @@ static void fill_sum_args(PyGpuArrayObject *partials, PyGpuArrayObject *out, npy
   args->partials = device_array(partials);
   args->out = device_array(out);
   args->splits = (int)splits;
+  args->ways = splits < 8 ? 1 : splits < 16 ? 2 : splits < 32 ? 4 : 8;
   args->size = (int)size;
-  elementwise_grid(size, 32, grid);
+  elementwise_grid(size, 256 / args->ways, grid);
 }
 
 // An array, or NULL, that is given up with this object.
