@@ -221,17 +221,17 @@ __device__ __forceinline__ void correlate(const Args &a) {
     }
     return column < a.columns && (kPhases ? place : place - pixel * a.out_n) < a.out_n;
   };
-  // An output of such a column, or NULL if it is none.
-  const auto output = [&](int m, int y, int x, int place) -> float * {
-    if (m >= a.m) return NULL;
-    if (!kPhases) return out + (group * a.m + m) * out_pixels * a.out_n + place;
+  // The index of an output of such a column, or -1 if it is none.
+  const auto index = [&](int m, int y, int x, int place) {
+    if (m >= a.m) return -1;
+    if (!kPhases) return (group * a.m + m) * out_pixels * a.out_n + place;
     int phase, phase_x;
     const int channel = a.by_phases.divide(m, phase);
     const int out_y = y + a.by_phases_x.divide(phase, phase_x);
     const int out_x = x + phase_x;
-    if ((unsigned)out_y >= (unsigned)a.out_rows || (unsigned)out_x >= (unsigned)a.out_cols) return NULL;
+    if ((unsigned)out_y >= (unsigned)a.out_rows || (unsigned)out_x >= (unsigned)a.out_cols) return -1;
     const int out_channel = group * a.by_phases.quotient(a.m) + channel;
-    return out + (out_channel * out_pixels + out_y * a.out_cols + out_x) * a.out_n + place;
+    return (out_channel * out_pixels + out_y * a.out_cols + out_x) * a.out_n + place;
   };
 
   int y = 0, x = 0, place = 0;
@@ -242,9 +242,9 @@ __device__ __forceinline__ void correlate(const Args &a) {
       if (!locate(column_begin + product.column(piece), y, x, place)) continue;
 #pragma unroll
       for (int i = 0; i < Product::kRows; ++i) {
-        float *address = output(m_begin + product.row(i), y, x, place);
+        const int i_out = index(m_begin + product.row(i), y, x, place);
         const float *value = sum[i][piece];
-        if (address != NULL) *(float4 *)address = make_float4(value[0], value[1], value[2], value[3]);
+        if (i_out >= 0) *(float4 *)(out + i_out) = make_float4(value[0], value[1], value[2], value[3]);
       }
     }
     return;
@@ -253,6 +253,7 @@ __device__ __forceinline__ void correlate(const Args &a) {
   constexpr int kStagedRows = kStages * kDepth;
   constexpr int kColumnsAtOnce = kThreads < kTileN ? kThreads : kTileN;
   float(*const staged)[kTileN] = image_tile[0];
+#pragma unroll 1
   for (int first = 0; first < kTileM; first += kStagedRows) {
     __syncthreads();
 #pragma unroll
@@ -266,11 +267,13 @@ __device__ __forceinline__ void correlate(const Args &a) {
       }
     }
     __syncthreads();
+#pragma unroll 1
     for (int column = thread % kColumnsAtOnce; column < kTileN; column += kColumnsAtOnce) {
       if (!locate(column_begin + column, y, x, place)) continue;
+#pragma unroll 1
       for (int row = thread / kColumnsAtOnce; row < min(kStagedRows, kTileM - first); row += kThreads / kColumnsAtOnce) {
-        float *address = output(m_begin + first + row, y, x, place);
-        if (address != NULL) *address = staged[row][column];
+        const int i_out = index(m_begin + first + row, y, x, place);
+        if (i_out >= 0) out[i_out] = staged[row][column];
       }
     }
   }

@@ -11,7 +11,8 @@
 // Tiles that lie as [k][m] and [k][n] (ByRows) are read four adjacent values at a time; which row of the tensor core's
 // matrix such a value becomes is free, so that a thread's sums come out as four adjacent columns too. Rows of the tile
 // would collide on shared memory's banks: swizzle(k) is to be xor-ed to the column in row k.
-// Tiles that lie as [m][k] and [n][k] (ByColumns) are read four adjacent k at a time.
+// Tiles that lie as [m][k] and [n][k] (ByColumns) are read four adjacent k at a time. kAdjacent of a thread's columns are
+// adjacent.
 
 // The parts of an operand. What a tensor core cuts off of a single part is made up for by the factor: it adds 0.35 to 0.7 of
 // a unit of the last place before the cut, which leaves little bias and an error of at most 0.7 of a unit. Numbers that TF32
@@ -184,6 +185,7 @@ struct FmaByColumns {
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
   static constexpr int kRows = 8;
   static constexpr int kColumns = 8;
+  static constexpr int kAdjacent = 1;
   // Rows of the tile are so much longer, which puts 8 adjacent ones on different banks.
   static constexpr int kPad = 4;
   int m, n;
@@ -226,6 +228,7 @@ struct TensorByColumns {
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
   static constexpr int kRows = kWarpM / 8;
   static constexpr int kColumns = kWarpN / 4;
+  static constexpr int kAdjacent = 4;
   // Rows of 16 floats: 8 lanes read two whole ones, which are all the banks.
   static constexpr int kPad = 0;
   int warp_m, warp_n, g, t;
@@ -238,7 +241,8 @@ struct TensorByColumns {
     t = lane % 4;
   }
   __device__ __forceinline__ int row(int i) const { return warp_m + 8 * i + g; }
-  __device__ __forceinline__ int column(int j) const { return warp_n + j / 2 * 8 + 2 * t + j % 2; }
+  // The 4 lanes of a row have 16 adjacent columns at once.
+  __device__ __forceinline__ int column(int j) const { return warp_n + j / 4 * 16 + 4 * t + j % 4; }
 
   template <int kRow>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][kRow], const float (&b)[kTileN][kRow],
@@ -249,7 +253,8 @@ struct TensorByColumns {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) *(float4 *)a_values[i] = *(const float4 *)&a[warp_m + 8 * i + g][4 * t];
 #pragma unroll
-    for (int j = 0; j < kWarpN / 8; ++j) *(float4 *)b_values[j] = *(const float4 *)&b[warp_n + 8 * j + g][4 * t];
+    for (int j = 0; j < kWarpN / 8; ++j)
+      *(float4 *)b_values[j] = *(const float4 *)&b[warp_n + j / 2 * 16 + g / 2 * 4 + j % 2 * 2 + g % 2][4 * t];
     multiply_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
         [&](int i, int c, int e) { return a_values[2 * i + e % 2][2 * c + e / 2]; },
         [&](int j, int c, int e) { return b_values[j][2 * c + e]; },

@@ -43,6 +43,7 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
   constexpr int kTileM = Product::kTileM;
   constexpr int kTileN = Product::kTileN;
   constexpr int kThreads = Product::kThreads;
+  constexpr int kAdjacent = Product::kAdjacent;
   constexpr int kRow = kDepth + Product::kPad;
   constexpr int kCopiesPerRow = kDepth / kVec;
   constexpr int kRowsAtOnce = kThreads / kCopiesPerRow;
@@ -133,17 +134,30 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
 
   float *partial = a.partials + (size_t)blockIdx.y * a.taps * a.filter_count;
   const bool both = gridDim.y == 1 && a.gradient != a.partials;
+  // Whether adjacent columns are stored at once.
+  const bool whole = kAdjacent == 1 ||
+                     (a.filters_per_group % 4 == 0 && ((size_t)a.partials | (size_t)a.gradient) % 16 == 0);
 #pragma unroll
   for (int i = 0; i < Product::kRows; ++i) {
     const int m = m_begin + product.row(i);
     if (m >= a.taps) continue;
 #pragma unroll
-    for (int j = 0; j < Product::kColumns; ++j) {
+    for (int j = 0; j < Product::kColumns; j += kAdjacent) {
       const int f = n_begin + product.column(j);
-      if (f >= a.filters_per_group) continue;
       const int target = m * a.filter_count + group * a.filters_per_group + f;
-      partial[target] = sum[i][j];
-      if (both) a.gradient[target] = sum[i][j];
+      Values<kAdjacent> values;
+#pragma unroll
+      for (int e = 0; e < kAdjacent; ++e) values.value[e] = sum[i][j + e];
+      if (whole && f < a.filters_per_group) {
+        store_values<kAdjacent>(partial + target, values);
+        if (both) store_values<kAdjacent>(a.gradient + target, values);
+      }
+#pragma unroll
+      for (int e = 0; e < kAdjacent; ++e) {
+        if (whole || f + e >= a.filters_per_group) continue;
+        partial[target + e] = values.value[e];
+        if (both) a.gradient[target + e] = values.value[e];
+      }
     }
   }
 }
