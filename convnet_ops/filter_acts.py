@@ -176,7 +176,7 @@ class GpuFilterActs(GpuOp, FilterActs):
     """FilterActs on the GPU; the graph rewrites make it."""
 
     c_file = "filter_acts_gpu.c"
-    shared_c_files = ("winograd_correlation_gpu.c",)
+    shared_c_files = ("correlation_gpu.c",)
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
         correlation_families()

@@ -224,7 +224,7 @@ class GpuFusedFilterActs(GpuOp, FusedFilterActs):
     """FusedFilterActs on the GPU; the graph rewrites make it."""
 
     c_file = "fused_filter_acts_gpu.c"
-    shared_c_files = ("winograd_correlation_gpu.c",)
+    shared_c_files = ("correlation_gpu.c",)
     params_type = gpu_params(FusedFilterActs.params_type)
     kernel_families = (
         tuple(

@@ -106,7 +106,7 @@ class GpuImageActs(GpuOp, ImageActs):
     """ImageActs on the GPU; the graph rewrites make it."""
 
     c_file = "img_acts_gpu.c"
-    shared_c_files = ("winograd_correlation_gpu.c",)
+    shared_c_files = ("correlation_gpu.c",)
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
         KernelFamily("img_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=True)),

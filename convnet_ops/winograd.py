@@ -1,6 +1,6 @@
 """Winograd's tiles: tables of the kernels of cuda/winograd.cu, which FilterActs, ImageActs and WeightActs share.
 
-Host code: c_code/winograd.h, and c_code/winograd_correlation_gpu.c for the first two.
+Host code: c_code/winograd.h, and c_code/correlation_gpu.c for the first two.
 """
 
 from convnet_ops.kernels import KernelFamily, Row

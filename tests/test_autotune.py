@@ -36,32 +36,48 @@ def run_tuned(path, op, *arrays):
     return outputs, text.getvalue()
 
 
+def case(op_class, stride):
+    """The arrays of a small convolution, and what the op makes of them."""
+    rng = np.random.RandomState()
+    images, filters = (rng.standard_normal(shape).astype("float32") for shape in ((32, 7, 7, 4), (32, 3, 3, 8)))
+    outputs = (7 - 3) // stride + 1
+    hid = rng.standard_normal((8, outputs, outputs, 4)).astype("float32")
+    size, taps = np.array([7, 7]), np.array([3, 3])
+    if op_class is FilterActs:
+        return (images, filters), reference.filter_acts(images, filters, stride=stride)
+    if op_class is ImageActs:
+        return (hid, filters, size), reference.img_acts(hid, filters, (7, 7), stride=stride)
+    return (images, hid, taps), reference.weight_acts(images, hid, (3, 3), stride=stride)
+
+
+def lines_of(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def write(path, *lines):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("".join(line + "\n" for line in lines))
+
+
 def test_answers_are_kept_and_right():
     for op_class in (FilterActs, ImageActs, WeightActs):
-        yield check_answers, op_class
+        yield check_rows, op_class
+        yield check_tiles, op_class
 
 
-def check_answers(op_class):
+def check_rows(op_class):
     gpu_or_skip()
-    rng = np.random.RandomState()
-    images, filters, hid = (
-        rng.standard_normal(shape).astype("float32") for shape in ((32, 6, 6, 4), (32, 3, 3, 8), (8, 4, 4, 4))
-    )
-    size, taps = np.array([6, 6]), np.array([3, 3])
-    arrays, wanted = {
-        FilterActs: ((images, filters), lambda: reference.filter_acts(images, filters)),
-        ImageActs: ((hid, filters, size), lambda: reference.img_acts(hid, filters, (6, 6))),
-        WeightActs: ((images, hid, taps), lambda: reference.weight_acts(images, hid, (3, 3))),
-    }[op_class]
-    wanted = wanted()
+    # With a stride there are rows to choose from, and no tiles.
+    op = op_class(stride=2)
+    arrays, wanted = case(op_class, 2)
     family = GPU_TWINS[op_class].kernel_families[0]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "answers.txt")
-        outputs, _ = run_tuned(path, op_class(), *arrays)
+        outputs, _ = run_tuned(path, op, *arrays)
         assert_close(outputs[0], wanted, 300, "tuned %s" % op_class.__name__)
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
         # One answer, though the op ran twice.
+        lines = lines_of(path)
         assert len(lines) == 1, lines
         key, row, _ = lines[0].split()
         assert key.startswith(family.name + ":") and row in [row.name for row in family.rows], lines
@@ -70,17 +86,33 @@ def check_answers(op_class):
         others = [r.name for r in family.rows if r.name.startswith("fma") and r.name.endswith("n4")]
         other = next(name for name in others if name != row)
         followed = os.path.join(folder, "followed.txt")
-        with open(followed, "w", encoding="utf-8") as file:
-            file.write("%s %s 1\n" % (key, other))
-        outputs, printed = run_tuned(followed, op_class(), *arrays)
+        write(followed, "%s %s 1" % (key, other))
+        outputs, printed = run_tuned(followed, op, *arrays)
         assert "row %s," % other in printed, printed
         assert_close(outputs[0], wanted, 300, "%s by an answer from a file" % op_class.__name__)
         stale = os.path.join(folder, "stale.txt")
-        with open(stale, "w", encoding="utf-8") as file:
-            file.write("%s no_such_row 1\n" % key)
-        run_tuned(stale, op_class(), *arrays)
-        with open(stale, encoding="utf-8") as file:
-            assert len(file.read().splitlines()) == 2
+        write(stale, "%s no_such_row 1" % key)
+        run_tuned(stale, op, *arrays)
+        assert len(lines_of(stale)) == 2
+
+
+def check_tiles(op_class):
+    gpu_or_skip()
+    op = op_class()
+    arrays, wanted = case(op_class, 1)
+    family = GPU_TWINS[op_class].kernel_families[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "answers.txt")
+        run_tuned(path, op, *arrays)
+        answers = [line.split() for line in lines_of(path) if line.startswith("winograd_%s:" % family.name)]
+        assert len(answers) == 1, lines_of(path)
+        for name in ("none", "2x2_3x3", "4x4_3x3"):
+            followed = os.path.join(folder, name)
+            write(followed, "%s %s 1" % (answers[0][0], name))
+            outputs, printed = run_tuned(followed, op, *arrays)
+            assert ("row winograd_" in printed) == (name != "none"), printed
+            assert name == "none" or "row winograd_%s," % name in printed, printed
+            assert_close(outputs[0], wanted, 300, "%s by tiles %s" % (op_class.__name__, name))
 
 
 def test_a_file_that_cannot_be_written_is_an_error():

@@ -5,7 +5,7 @@ from convnet_ops import FilterActs, ImageActs, WeightActs, reference
 
 from tests import problems
 from tests.comparison import assert_close
-from tests.processors import cpu, gpu, gpu_or_skip, row_of
+from tests.processors import Processor, cpu, gpu, gpu_or_skip, row_of
 
 
 class ConvCase(object):
@@ -43,7 +43,7 @@ class ConvCase(object):
 
     def run(self, op, processor, *arrays):
         row = row_of(op, processor)
-        if processor.variant.startswith("winograd="):
+        if processor.variant.startswith("winograd=") and row is not None:
             allowed = self.tiles_allow(row.stride, row.window)
         else:
             allowed = row is None or row.vec_n == 1 or self.batch_allows_loads_of_4()
@@ -90,6 +90,18 @@ def test_img_acts_gpu():
 def test_weight_acts_gpu():
     for problem in problems.CONV_PROBLEMS:
         yield check_gpu, WeightActs, problem
+
+
+def test_variants_of_winograd():
+    gpu_or_skip()
+    case = ConvCase(problems.CONV_PROBLEMS[0], "float32")
+    case.check(FilterActs, Processor("gpu", "winograd=none"))
+    try:
+        case.check(FilterActs, Processor("gpu", "winograd=no_such_tile"))
+    except ValueError as error:
+        assert "no_such_tile" in str(error), error
+    else:
+        raise AssertionError("no error")
 
 
 def check_gpu(op_class, problem):

@@ -35,37 +35,25 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
   if (row_is_forced("filter_acts", "plain"))
     return filter_acts_plain(s, image_array.get(), filter_array.get(), *out, params->context);
 
-  Correlation c = forward_correlation(&s);
-  WinogradPlan plan;
-  if (choose_correlation_plan(filter_acts_rows(), padded_product(c, params->tf32), c, params->context, &plan) != 0)
-    return -1;
-  if (plan.row >= 0) {
-    WinogradOutputsArgs outputs;
-    return winograd_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out, params->context,
-                                &outputs, [&](const size_t *grid) {
-                                  return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
-                                });
-  }
-  CorrelateArgs args;
-  const auto pad = [&](PadRowsArgs *pad_args, const size_t *grid) {
-    return pad_rows_launch(0, grid, pad_args, params->context);
+  const Correlation c = forward_correlation(&s);
+  const auto run = [&](const WinogradPlan &plan) {
+    if (plan.row >= 0) {
+      WinogradOutputsArgs outputs;
+      return winograd_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
+                                  params->context, &outputs, [&](const size_t *grid) {
+                                    return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
+                                  });
+    }
+    CorrelateArgs args;
+    return direct_correlation(
+        op, filter_acts_rows(), c, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
+        [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); },
+        [&](PyGpuArrayObject *partials, npy_int64 splits) {
+          SumPartialsArgs sum_args;
+          size_t grid[3];
+          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+          return sum_partials_launch(0, grid, &sum_args, params->context);
+        });
   };
-  PaddedGpuArray padded_images, padded_filters;
-  PadRowsArgs pad_args;
-  if (pad_operands(op, image_array.get(), filter_array.get(), &c, &padded_images, &padded_filters, &pad_args,
-                   params->context, pad) != 0)
-    return -1;
-  args.images = device_array(padded_images.get());
-  args.filters = device_array(padded_filters.get());
-  const ProductShape shape = correlation_product(c, vector_width(c.n, padded_images.get(), *out), params->tf32,
-                                                 padded_images.copied_bytes() + padded_filters.copied_bytes());
-  return run_correlation(
-      op, filter_acts_rows(), c, shape, *out, params->context, &args,
-      [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); },
-      [&](PyGpuArrayObject *partials, npy_int64 splits) {
-        SumPartialsArgs sum_args;
-        size_t grid[3];
-        fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
-        return sum_partials_launch(0, grid, &sum_args, params->context);
-      });
+  return run_correlation_plan(filter_acts_rows(), padded_product(c, params->tf32), c, *out, params->context, run);
 }

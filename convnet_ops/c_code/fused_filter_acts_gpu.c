@@ -39,44 +39,32 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     elementwise_grid(args.size, fused_filter_acts_plain_rows().rows[0].threads, grid);
     return fused_filter_acts_plain_launch(0, grid, &args, params->context);
   }
-  Correlation c = forward_correlation(&s);
-  WinogradPlan plan;
-  if (choose_correlation_plan(fused_filter_acts_rows(), padded_product(c, params->tf32), c, params->context, &plan) != 0)
-    return -1;
-  if (plan.row >= 0) {
-    FusedWinogradOutputsArgs outputs;
-    outputs.bias = device_array(bias_array.get());
-    outputs.activation = (int)params->activation_code;
-    outputs.slope = (float)params->slope;
-    return winograd_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out, params->context,
-                                &outputs, [&](const size_t *outputs_grid) {
-                                  return fused_winograd_outputs_launch(plan.row, outputs_grid, &outputs, params->context);
-                                });
-  }
-  FusedFilterActsArgs args;
-  fill(&args);
-  const auto pad = [&](PadRowsArgs *pad_args, const size_t *pad_grid) {
-    return pad_rows_launch(0, pad_grid, pad_args, params->context);
+  const Correlation c = forward_correlation(&s);
+  const auto run = [&](const WinogradPlan &plan) {
+    if (plan.row >= 0) {
+      FusedWinogradOutputsArgs outputs;
+      outputs.bias = device_array(bias_array.get());
+      outputs.activation = (int)params->activation_code;
+      outputs.slope = (float)params->slope;
+      return winograd_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(),
+                                  *out, params->context, &outputs, [&](const size_t *row_grid) {
+                                    return fused_winograd_outputs_launch(plan.row, row_grid, &outputs, params->context);
+                                  });
+    }
+    FusedFilterActsArgs args;
+    fill(&args);
+    return direct_correlation(
+        op, fused_filter_acts_rows(), c, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
+        [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
+        [&](PyGpuArrayObject *partials, npy_int64 splits) {
+          FusedSumPartialsArgs sum_args;
+          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+          sum_args.bias = args.bias;
+          sum_args.activation = args.activation;
+          sum_args.slope = args.slope;
+          sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * s.n);
+          return fused_sum_partials_launch(0, grid, &sum_args, params->context);
+        });
   };
-  PaddedGpuArray padded_images, padded_filters;
-  PadRowsArgs pad_args;
-  if (pad_operands(op, image_array.get(), filter_array.get(), &c, &padded_images, &padded_filters, &pad_args,
-                   params->context, pad) != 0)
-    return -1;
-  args.images = device_array(padded_images.get());
-  args.filters = device_array(padded_filters.get());
-  const ProductShape shape = correlation_product(c, vector_width(c.n, padded_images.get(), *out), params->tf32,
-                                                 padded_images.copied_bytes() + padded_filters.copied_bytes());
-  return run_correlation(
-      op, fused_filter_acts_rows(), c, shape, *out, params->context, &args,
-      [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
-      [&](PyGpuArrayObject *partials, npy_int64 splits) {
-        FusedSumPartialsArgs sum_args;
-        fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
-        sum_args.bias = args.bias;
-        sum_args.activation = args.activation;
-        sum_args.slope = args.slope;
-        sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * s.n);
-        return fused_sum_partials_launch(0, grid, &sum_args, params->context);
-      });
+  return run_correlation_plan(fused_filter_acts_rows(), padded_product(c, params->tf32), c, *out, params->context, run);
 }

@@ -240,38 +240,63 @@ static void print_plan(const GpuRows &tiles, const WinogradPlan &plan, const cha
                     tiles.rows[plan.row].name, (long long)workspace);
 }
 
-// Whether to use Winograd's tiles, and which: those that CONVNET_OPS_VARIANT names ("winograd=none": not at all), else,
-// unless it names a row of the direct kernels, cheapest(limit, only) with the direct kernels' time as the limit. *plan has
-// row -1 for the direct kernels. Returns 0, or -1 with ValueError.
-template <typename Cheapest>
-static int choose_plan(const GpuRows &tiles, const GpuRows &direct_rows, const ProductShape &direct, bool possible,
-                       const Card &card, Cheapest cheapest, WinogradPlan *plan) {
-  plan->row = -1;
+// How a convolution is computed: calls run(plan), which writes `out`, may be called several times and for row -1 takes the
+// direct kernels. The plan is the one that CONVNET_OPS_VARIANT names ("winograd=none": row -1); unless that names a row of
+// the direct kernels, one that is estimated to be faster than `direct`, the best of these; or the fastest, if tuning is asked
+// for. `possible` says whether the problem is one for tiles. Returns what run does, or -1 with ValueError.
+template <typename Run>
+static int run_plan(const GpuRows &tiles, const GpuRows &products, const WinogradProblem &problem, bool gradient,
+                    bool possible, const GpuRows &direct_rows, const ProductShape &direct, PyGpuContextObject *context,
+                    PyGpuArrayObject *out, Run run) {
+  const Card card = card_of(context);
+  const auto cheapest = [&](double limit, int only) {
+    return cheapest_winograd(tiles, problem, products, gradient, limit, only, card);
+  };
+  const WinogradPlan none = {-1};
   size_t length;
   const char *forced = forced_row("winograd", &length);
-  if (row_is_forced("winograd", "none")) return 0;
-  if (forced != NULL) {
-    int row = -1;
-    for (int i = 0; i < tiles.count; ++i)
-      if (row_is_forced("winograd", tiles.rows[i].name)) row = i;
+  if (forced != NULL && !row_is_forced("winograd", "none")) {
+    const int row = row_named(tiles, std::string(forced, length));
     if (row < 0) {
       PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: winograd has no row named '%.200s'", forced);
       return -1;
     }
-    if (possible) *plan = cheapest(-1, row);
-    if (plan->row < 0)
-      PyErr_Format(PyExc_ValueError,
-                   "CONVNET_OPS_VARIANT: winograd's %s wants stride 1, filters of up to %d x %d unless it computes as many "
-                   "outputs as that, workspace arrays of under 2**31 elements and, but for 2x2_3x3, filters that fill half "
-                   "of the %d x %d and compute capability 8.0",
-                   tiles.rows[row].name, tiles.rows[row].window, tiles.rows[row].window, tiles.rows[row].window,
-                   tiles.rows[row].window);
-    return plan->row < 0 ? -1 : 0;
+    const WinogradPlan plan = possible ? cheapest(-1, row) : none;
+    if (plan.row >= 0) return run(plan);
+    const int taps = tiles.rows[row].window;
+    PyErr_Format(PyExc_ValueError,
+                 "CONVNET_OPS_VARIANT: winograd's %s wants stride 1, filters of up to %d x %d unless it computes as many "
+                 "outputs as that, workspace arrays of under 2**31 elements and, but for 2x2_3x3, filters that fill half "
+                 "of the %d x %d and compute capability 8.0",
+                 tiles.rows[row].name, taps, taps, taps, taps);
+    return -1;
   }
-  if (!possible || forced_row(direct_rows.family, &length) != NULL) return 0;
+  if (forced != NULL || !possible || forced_row(direct_rows.family, &length) != NULL) return run(none);
   const Choice choice = cheapest_row(direct_rows, direct, card);
-  *plan = cheapest(row_cost(direct_rows.rows[choice.row], direct, choice.splits, card), -1);
-  return 0;
+  const double direct_us = row_cost(direct_rows.rows[choice.row], direct, choice.splits, card);
+  if (tuning_file() == NULL) return run(cheapest(direct_us, -1));
+
+  char sizes[100];
+  snprintf(sizes, sizeof sizes, ":%lldx%lld:%lldx%lld", problem.out_rows, problem.out_cols, problem.taps_y, problem.taps_x);
+  const auto plan_named = [&](const Way &way) { return cheapest(-1, row_named(tiles, way.name)); };
+  Way way;
+  if (fastest_way(
+          "winograd_" + tuning_key(direct_rows, direct, card) + sizes, out,
+          [&](const Way &known) { return known.name == "none" || row_named(tiles, known.name) >= 0; },
+          [&] {
+            std::vector<Way> ways(1);
+            ways[0].name = "none";
+            ways[0].splits = 1;
+            for (int row = 0; row < tiles.count; ++row)
+              if (cheapest(2 * direct_us, row).row >= 0) {
+                const Way tile = {tiles.rows[row].name, 1};
+                ways.push_back(tile);
+              }
+            return ways;
+          },
+          [&](const Way &tried) { return run(tried.name == "none" ? none : plan_named(tried)); }, &way) != 0)
+    return -1;
+  return run(way.name == "none" ? none : plan_named(way));
 }
 
 #endif

@@ -95,41 +95,45 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   }
   Correlation c = last_correlation;
   c.out_n = s.n;
+  const auto run_direct = [&] {
+    PaddedGpuArray padded_hid;
+    PadRowsArgs pad_args;
+    if (padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
+                        params->context, [&](PadRowsArgs *args, const size_t *grid) {
+                          return pad_rows_launch(0, grid, args, params->context);
+                        }) != 0)
+      return -1;
+    const OwnedGpuArray arranged(arranged_filters(op, s, c, filter_array.get(), params->context));
+    if (arranged.get() == NULL) return -1;
+    CorrelateArgs args;
+    args.images = device_array(padded_hid.get());
+    args.filters = device_array(arranged.get());
+    ProductShape shape = product(c, 0);
+    shape.vec_n = vector_width(batch, padded_hid.get(), *out);
+    shape.workspace = padded_hid.copied_bytes() + 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
+    return run_correlation(
+        op, table, c, shape, *out, params->context, &args,
+        [&](int row, const size_t *grid) {
+          // Without phases FilterActs' kernels, of the same rows, do the same in fewer steps.
+          return c.phases_y * c.phases_x == 1 ? filter_acts_launch(row, grid, &args, params->context)
+                                              : img_acts_launch(row, grid, &args, params->context);
+        },
+        [&](PyGpuArrayObject *partials, npy_int64 splits) {
+          SumPartialsArgs sum_args;
+          size_t grid[3];
+          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+          return sum_partials_launch(0, grid, &sum_args, params->context);
+        });
+  };
   const Correlation unpadded = image_correlation(&s, 1, 1);
-  WinogradPlan plan;
-  if (choose_correlation_plan(table, product(c, 0), unpadded, params->context, &plan) != 0) return -1;
-  if (plan.row >= 0) {
+  return run_correlation_plan(table, product(c, 0), unpadded, *out, params->context, [&](const WinogradPlan &plan) {
+    if (plan.row < 0) return run_direct();
     const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
     if (arranged.get() == NULL) return -1;
     WinogradOutputsArgs outputs;
-    return winograd_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out, params->context,
-                                &outputs, [&](const size_t *grid) {
+    return winograd_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
+                                params->context, &outputs, [&](const size_t *grid) {
                                   return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
                                 });
-  }
-
-  PaddedGpuArray padded_hid;
-  PadRowsArgs pad_args;
-  if (padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
-                      params->context, [&](PadRowsArgs *args, const size_t *grid) {
-                        return pad_rows_launch(0, grid, args, params->context);
-                      }) != 0)
-    return -1;
-  const OwnedGpuArray arranged(arranged_filters(op, s, c, filter_array.get(), params->context));
-  if (arranged.get() == NULL) return -1;
-  CorrelateArgs args;
-  args.images = device_array(padded_hid.get());
-  args.filters = device_array(arranged.get());
-  ProductShape shape = product(c, 0);
-  shape.vec_n = vector_width(batch, padded_hid.get(), *out);
-  shape.workspace = padded_hid.copied_bytes() + 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
-  return run_correlation(
-      op, table, c, shape, *out, params->context, &args,
-      [&](int row, const size_t *grid) { return img_acts_launch(row, grid, &args, params->context); },
-      [&](PyGpuArrayObject *partials, npy_int64 splits) {
-        SumPartialsArgs sum_args;
-        size_t grid[3];
-        fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
-        return sum_partials_launch(0, grid, &sum_args, params->context);
-      });
+  });
 }

@@ -128,63 +128,60 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
 
   const WinogradProblem problem = {s.groups, s.channels, s.filters, s.n, s.out_rows, s.out_cols, s.filter_rows,
                                    s.filter_cols, params->tf32 != 0};
-  const Card card = card_of(params->context);
-  const auto cheapest = [&](double us, int only) {
-    return cheapest_winograd(winograd_patches_rows(), problem, table, true, us, only, card);
+  const auto run_direct = [&] {
+    PaddedGpuArray padded_images, padded_hid;
+    PadRowsArgs pad_args;
+    const auto pad = [&](PadRowsArgs *args, const size_t *grid) {
+      return pad_rows_launch(0, grid, args, params->context);
+    };
+    if (padded_images.fill(op, image_array.get(), images_dims[0] * images_dims[1] * images_dims[2] * s.n, s.n, batch,
+                           &pad_args, params->context, pad) != 0 ||
+        padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
+                        params->context, pad) != 0)
+      return -1;
+    shape.vec_n = vector_width(batch, padded_images.get(), padded_hid.get());
+    shape.workspace = padded_images.copied_bytes() + padded_hid.copied_bytes();
+    WeightActsArgs args;
+    args.images = device_array(padded_images.get());
+    args.hid_grads = device_array(padded_hid.get());
+    args.channels = (int)s.channels;
+    args.rows = (int)s.rows;
+    args.cols = (int)s.cols;
+    args.taps = (int)taps;
+    args.filters_per_group = (int)s.filters;
+    args.filter_count = (int)(s.groups * s.filters);
+    args.length = (int)length;
+    args.stride_y = (int)s.stride_y;
+    args.stride_x = (int)s.stride_x;
+    args.pad_y = (int)s.pad_y;
+    args.pad_x = (int)s.pad_x;
+    args.by_n = make_divisor(batch);
+    args.by_out_cols = make_divisor(s.out_cols);
+    args.by_window = make_divisor(s.filter_rows * s.filter_cols);
+    args.by_filter_cols = make_divisor(s.filter_cols);
+    const bool plain = row_is_forced("weight_acts", "plain");
+    return run_choice(table, shape, params->context, *gradient, [&](const Choice &choice) {
+      const npy_int64 splits = cut_into_splits(plain ? 1 : choice.splits, &args);
+      const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
+      if (prepare_output(op, "partial sums", partials, 5, partials_dims, params->context) != 0) return -1;
+      args.partials = device_array(*partials);
+      args.gradient = device_array(*gradient);
+      size_t grid[3];
+      if (plain) {
+        elementwise_grid(taps * s.groups * s.filters, table.rows[choice.row].threads, grid);
+        return weight_acts_launch(choice.row, grid, &args, params->context);
+      }
+      if (launch_splits(choice.row, splits, s.groups, &args, params->context) != 0) return -1;
+      if (splits == 1) return 0;
+      SumPartialsArgs sum_args;
+      fill_sum_args(*partials, *gradient, splits, taps * s.groups * s.filters, &sum_args, grid);
+      return sum_partials_launch(0, grid, &sum_args, params->context);
+    });
   };
-  WinogradPlan plan;
-  if (choose_plan(winograd_patches_rows(), table, shape, s.stride_y == 1 && s.stride_x == 1, card, cheapest, &plan) != 0)
-    return -1;
-  if (plan.row >= 0)
-    return weight_acts_winograd(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient, partials,
-                                params->context);
-
-  PaddedGpuArray padded_images, padded_hid;
-  PadRowsArgs pad_args;
-  const auto pad = [&](PadRowsArgs *args, const size_t *grid) {
-    return pad_rows_launch(0, grid, args, params->context);
-  };
-  if (padded_images.fill(op, image_array.get(), images_dims[0] * images_dims[1] * images_dims[2] * s.n, s.n, batch,
-                         &pad_args, params->context, pad) != 0 ||
-      padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
-                      params->context, pad) != 0)
-    return -1;
-  shape.vec_n = vector_width(batch, padded_images.get(), padded_hid.get());
-  shape.workspace = padded_images.copied_bytes() + padded_hid.copied_bytes();
-  WeightActsArgs args;
-  args.images = device_array(padded_images.get());
-  args.hid_grads = device_array(padded_hid.get());
-  args.channels = (int)s.channels;
-  args.rows = (int)s.rows;
-  args.cols = (int)s.cols;
-  args.taps = (int)taps;
-  args.filters_per_group = (int)s.filters;
-  args.filter_count = (int)(s.groups * s.filters);
-  args.length = (int)length;
-  args.stride_y = (int)s.stride_y;
-  args.stride_x = (int)s.stride_x;
-  args.pad_y = (int)s.pad_y;
-  args.pad_x = (int)s.pad_x;
-  args.by_n = make_divisor(batch);
-  args.by_out_cols = make_divisor(s.out_cols);
-  args.by_window = make_divisor(s.filter_rows * s.filter_cols);
-  args.by_filter_cols = make_divisor(s.filter_cols);
-  const bool plain = row_is_forced("weight_acts", "plain");
-  return run_choice(table, shape, params->context, *gradient, [&](const Choice &choice) {
-    const npy_int64 splits = cut_into_splits(plain ? 1 : choice.splits, &args);
-    const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
-    if (prepare_output(op, "partial sums", partials, 5, partials_dims, params->context) != 0) return -1;
-    args.partials = device_array(*partials);
-    args.gradient = device_array(*gradient);
-    size_t grid[3];
-    if (plain) {
-      elementwise_grid(taps * s.groups * s.filters, table.rows[choice.row].threads, grid);
-      return weight_acts_launch(choice.row, grid, &args, params->context);
-    }
-    if (launch_splits(choice.row, splits, s.groups, &args, params->context) != 0) return -1;
-    if (splits == 1) return 0;
-    SumPartialsArgs sum_args;
-    fill_sum_args(*partials, *gradient, splits, taps * s.groups * s.filters, &sum_args, grid);
-    return sum_partials_launch(0, grid, &sum_args, params->context);
-  });
+  return run_plan(winograd_patches_rows(), table, problem, true, s.stride_y == 1 && s.stride_x == 1, table, shape,
+                  params->context, *gradient, [&](const WinogradPlan &plan) {
+                    if (plan.row < 0) return run_direct();
+                    return weight_acts_winograd(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient,
+                                                partials, params->context);
+                  });
 }

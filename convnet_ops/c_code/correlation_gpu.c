@@ -1,5 +1,26 @@
 #section support_code_struct
 
+// What FilterActs, ImageActs and FusedFilterActs share: correlations by the direct kernels and by Winograd's tiles, with the
+// kernels that all three have. What differs is handed in: the direct kernels with their sum, and the tiles' last transform.
+
+// A correlation of images with filters as they are: pads them where that pays, and runs the best row of `table` with *args.
+template <typename Args, typename Launch, typename Sum>
+int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool tf32, PyGpuArrayObject *images,
+                       PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context, Args *args,
+                       Launch launch, Sum sum) {
+  PaddedGpuArray padded_images, padded_filters;
+  PadRowsArgs pad_args;
+  const auto pad = [&](PadRowsArgs *rows_args, const size_t *grid) {
+    return pad_rows_launch(0, grid, rows_args, context);
+  };
+  if (pad_operands(op, images, filters, &c, &padded_images, &padded_filters, &pad_args, context, pad) != 0) return -1;
+  args->images = device_array(padded_images.get());
+  args->filters = device_array(padded_filters.get());
+  const ProductShape shape = correlation_product(c, vector_width(c.n, padded_images.get(), out), tf32,
+                                                 padded_images.copied_bytes() + padded_filters.copied_bytes());
+  return run_correlation(op, table, c, shape, out, context, args, launch, sum);
+}
+
 // A correlation with stride 1 by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and
 // c.n is the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the rest of the kernels are
 // winograd_patches, winograd_filters and filter_acts, whose rows are the plan's products.
@@ -88,16 +109,11 @@ int winograd_correlation(const char *op, const char *family, const WinogradPlan 
   return 0;
 }
 
-// The plan for a correlation: the one that CONVNET_OPS_VARIANT names, or one that is estimated to be faster than the direct
-// kernels' `direct`, that of their best row. Returns 0, or -1 with ValueError if the named one does not exist or cannot
-// do this.
-int choose_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const Correlation &c,
-                            PyGpuContextObject *context, WinogradPlan *plan) {
-  const Card card = card_of(context);
-  const auto cheapest = [&](double limit, int only) {
-    return cheapest_winograd(winograd_patches_rows(), winograd_problem(c, direct.tf32), filter_acts_rows(), false, limit,
-                             only, card);
-  };
+// run_plan for a correlation, which `direct` is to the direct kernels.
+template <typename Run>
+int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const Correlation &c, PyGpuArrayObject *out,
+                         PyGpuContextObject *context, Run run) {
   const bool possible = c.stride_y == 1 && c.stride_x == 1 && c.phases_y == 1 && c.phases_x == 1;
-  return choose_plan(winograd_patches_rows(), direct_rows, direct, possible, card, cheapest, plan);
+  return run_plan(winograd_patches_rows(), filter_acts_rows(), winograd_problem(c, direct.tf32), false, possible,
+                  direct_rows, direct, context, out, run);
 }
