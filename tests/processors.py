@@ -77,7 +77,8 @@ def gpu(op, all_rows):
         tf32 = getattr(op, "tf32", False)
         rows = [row for row in families[0].rows if row.name != "plain" and bool(row.tf32) == tf32]
         names += ["%s=%s" % (families[0].name, row.name) for row in rows]
-        names += ["winograd=%s" % row.name for family in families[1:] if family.name == "winograd_patches" for row in family.rows]
+        tiles = [row for family in families if family.name == "winograd_patches" for row in family.rows]
+        names += ["winograd=%s" % row.name for row in tiles]
     return [Processor("gpu", name) for name in names]
 
 

@@ -64,7 +64,7 @@ def choose(family, m, n, depth, batches=1, vec_n=4, card=H200, run=128, trimmed=
     body = """%s
   const GpuRows table = {"%s", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
   const ProductShape shape = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), 4, atoi(argv[4]), atoll(argv[5]),
-    atof(argv[6]), 0, 0, atoll(argv[7]), atoll(argv[8]), atoll(argv[9]), atoi(argv[10]) != 0, 0};
+    atof(argv[6]), 0, 0, atoll(argv[7]), atoll(argv[8]), atoll(argv[9]), atoi(argv[10]) != 0, 0, false};
   const Card card = {atoi(argv[11]), atoi(argv[12])};
   const Choice choice = cheapest_row(table, shape, card);
   printf("%%s %%lld", choice.row < 0 ? "none" : rows[choice.row].name, choice.splits);""" % (
@@ -112,6 +112,73 @@ def test_choice_respects_alignment():
     family = GpuFilterActs.kernel_families[0]
     for vec_n in (1, 4):
         assert choose(family, 128, 100000, 1000, vec_n=vec_n)[0].endswith("_n%d" % vec_n)
+
+
+PLAN_NAMES = "row chunk_rows blocks_y bytes product".split()
+
+
+def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False):
+    """The plan for Winograd's tiles that the host code makes for size x size outputs, by PLAN_NAMES, or None; with the row
+    of its products."""
+    op = GpuWeightActs if gradient else GpuFilterActs
+    families = {family.name: family for family in op.kernel_families}
+    products = families["weight_acts" if gradient else "filter_acts"]
+    body = """%s
+  const GpuRows products = {"products", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
+  const GpuRows tiles = {"winograd", tile_rows, (int)(sizeof(tile_rows) / sizeof(tile_rows[0]))};
+  const long long size = atoll(argv[5]), taps = atoll(argv[6]);
+  const WinogradProblem p = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoll(argv[4]), size, size, taps, taps,
+    atoi(argv[10]) != 0};
+  const bool gradient = atoi(argv[11]) != 0;
+  const Card card = {atoi(argv[8]), atoi(argv[9])};
+  const WinogradPlan plan = cheapest_winograd(tiles, p, products, gradient, atof(argv[7]), -1, card);
+  if (plan.row < 0) return printf("none"), 0;
+  const GpuRow &tile = tiles.rows[plan.row];
+  const ProductShape shape = gradient ? winograd_gradient_product(plan, tile, p) : winograd_product(plan, tile, p);
+  const Choice choice = cheapest_row(products, shape, card);
+  const long long patches = (plan.chunk_rows + plan.blocks_y - 1) * (plan.tile_cols + plan.blocks_x - 1);
+  const long long values = p.channels * patches + p.m * plan.chunk_rows * plan.tile_cols;
+  printf("%%s %%lld %%lld %%lld %%s", tile.name, plan.chunk_rows, plan.blocks_y,
+         4 * plan.elements * p.groups * plan.n * values, products.rows[choice.row].name);""" % "\n".join(
+        [rows_as_cpp(products), rows_as_cpp(families["winograd_patches"]).replace("rows[]", "tile_rows[]")]
+    )
+    arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient))
+    answer = run_program(["winograd.h"], body, arguments)
+    if answer == "none":
+        return None
+    values = answer.split()
+    return dict(zip(PLAN_NAMES, values[:1] + [int(value) for value in values[1:4]] + values[4:]))
+
+
+def test_tiles_fit_the_filters():
+    for gradient in (False, True):
+        assert plan(gradient, 1, 192, 384, 128, 13, 3)["row"] == "4x4_3x3"
+        nested = plan(gradient, 1, 128, 128, 128, 24, 9)
+        assert nested["row"] == "3x3_3x3" and nested["blocks_y"] == 3, nested
+        # A filter that leaves most of a block empty gets no large tile.
+        assert plan(gradient, 1, 192, 384, 128, 13, 2)["row"] == "2x2_3x3"
+        # Not within that time.
+        assert plan(gradient, 1, 192, 384, 128, 13, 3, limit=10) is None
+
+
+def test_tiles_respect_precision_and_card():
+    for gradient in (False, True):
+        assert plan(gradient, 1, 384, 256, 128, 13, 3)["product"].startswith("3xtf32")
+        # TF32 products in small tiles only, and large tiles with none but three products.
+        tf32 = plan(gradient, 1, 384, 256, 128, 13, 3, tf32=True)
+        assert (tf32["row"] == "2x2_3x3") == tf32["product"].startswith("tf32"), tf32
+        old = plan(gradient, 1, 384, 256, 128, 13, 3, card=(40, 75))
+        assert old["row"] == "2x2_3x3" and old["product"].startswith("fma"), old
+
+
+def test_tiles_respect_limits():
+    whole = plan(False, 1, 64, 64, 128, 13, 3)
+    assert whole["chunk_rows"] == 4 and whole["bytes"] < 512 << 20, whole
+    parts = plan(False, 1, 64, 64, 64, 224, 3)
+    assert 1 <= parts["chunk_rows"] < 56 and parts["bytes"] <= 512 << 20, parts
+    # A row of tiles beyond what an array may have; more products than a grid has places for.
+    assert plan(False, 1, 4096, 4096, 4096, 32, 3) is None
+    assert plan(False, 10000, 1, 1, 128, 13, 3) is None
 
 
 def test_choice_never_takes_the_plain_row():
