@@ -118,8 +118,8 @@ PLAN_NAMES = "row chunk_rows blocks_y bytes product".split()
 
 
 def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False):
-    """The plan for Winograd's tiles that the host code makes for size x size outputs, by PLAN_NAMES, or None; with the row
-    of its products."""
+    """The host code's plan of Winograd's tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its
+    products."""
     op = GpuWeightActs if gradient else GpuFilterActs
     families = {family.name: family for family in op.kernel_families}
     products = families["weight_acts" if gradient else "filter_acts"]
