@@ -127,6 +127,36 @@ def markdown(result):
     return "\n".join(lines)
 
 
+def ours_markdown(result):
+    """The Markdown table of benchmarks.conv --ours-only: TFLOP/s, the kernels chosen, errors and workspaces."""
+    cells = conv_cells(result)
+    lines = [
+        provenance(result),
+        "",
+        "Forward / gradient of the images / gradient of the filters; kernels, errors and workspaces are those of float32.",
+        "",
+        "| layer | batch | TFLOP/s | with TF32 | kernels | errors | workspace, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for layer, batch in dict.fromkeys(key[:2] for key in cells):
+        rows = [cells[layer, batch, direction] for direction in DIRECTIONS]
+        ours = [row["convnet_ops", "float32"] for row in rows]
+        columns = [
+            " / ".join("%.1f" % row["convnet_ops", p]["tflops"] for row in rows) for p in ("float32", "tf32")
+        ]
+        columns += [
+            " / ".join(form % row[key] for row in ours)
+            for form, key in (("%s", "variant"), ("%.1e", "rel_err"), ("%.0f", "workspace_mb"))
+        ]
+        lines.append("| %s | %d | %s |" % (layer, batch, " | ".join(columns)))
+    means = [
+        geometric_mean(row["convnet_ops", precision]["tflops"] for row in cells.values())
+        for precision in ("float32", "tf32")
+    ]
+    lines.append("| geometric mean | | %.1f | %.1f | | | |" % tuple(means))
+    return "\n".join(lines)
+
+
 def layers_markdown(result):
     """The Markdown table of benchmarks.conv without cuDNN: our TFLOP/s, and GpuCorrMM's time over ours."""
     cells = conv_cells(result)
@@ -185,6 +215,7 @@ def swapped_markdown(result):
 
 MARKERS = {
     "table": markdown,
+    "ours": ours_markdown,
     "batches": layers_markdown,
     "more-layers": layers_markdown,
     "memory": memory_markdown,

@@ -6,7 +6,7 @@ Host code: c_code/winograd.h, and c_code/correlation_gpu.c for the first two.
 from convnet_ops.kernels import KernelFamily, Row
 
 # Outputs and taps of a tile, in one direction.
-TILES = ((4, 3), (2, 3), (3, 3), (2, 5))
+TILES = ((4, 3), (3, 3), (2, 3))
 
 
 def winograd_family(name, kernel, struct, files=("winograd.cu",), arguments=""):

@@ -22,7 +22,7 @@ template <int kOutputs, int kTaps>
 struct WinogradTile;
 
 // The matrices are Cook's and Toom's for the points named and infinity. More points save more products, and lose more
-// digits; 2 with -1/2 loses the least of four.
+// digits; 2 with -1/2 loses a third less than 2 with -2.
 template <>
 struct WinogradTile<2, 3> {  // 0, 1, -1
   static constexpr int kOutputs = 2, kTaps = 3, kSize = 4;
@@ -62,22 +62,17 @@ struct WinogradTile<3, 3> {  // 0, 1, -1, 2
   }
 };
 
-// What the tiles of 6 x 6 share.
-struct WinogradSize6 {  // 0, 1, -1, 2, -1/2
-  static constexpr int kSize = 6;
-  static __device__ __forceinline__ float b(int i, int j) {
-    const float matrix[6][6] = {{1, 1.5f, -2, -1.5f, 1, 0},  {0, -1, -2.5f, -0.5f, 1, 0}, {0, 1, 0.5f, -2.5f, 1, 0},
-                                {0, -0.5f, -1, 0.5f, 1, 0}, {0, 2, -1, -2, 1, 0},        {0, 1, 1.5f, -2, -1.5f, 1}};
+template <>
+struct WinogradTile<4, 3> {  // 0, 1, -1, 2, -1/2
+  static constexpr int kOutputs = 4, kTaps = 3, kSize = 6;
+  static __device__ __forceinline__ float a(int i, int j) {
+    const float matrix[6][4] = {{1, 0, 0, 0}, {1, 1, 1, 1},               {1, -1, 1, -1},
+                                {1, 2, 4, 8}, {1, -0.5f, 0.25f, -0.125f}, {0, 0, 0, 1}};
     return matrix[i][j];
   }
-};
-
-template <>
-struct WinogradTile<4, 3> : WinogradSize6 {
-  static constexpr int kOutputs = 4, kTaps = 3;
-  static __device__ __forceinline__ float a(int i, int j) {
-    const float matrix[6][4] = {{1, 0, 0, 0}, {1, 1, 1, 1},          {1, -1, 1, -1},
-                                {1, 2, 4, 8}, {1, -0.5f, 0.25f, -0.125f}, {0, 0, 0, 1}};
+  static __device__ __forceinline__ float b(int i, int j) {
+    const float matrix[6][6] = {{1, 1.5f, -2, -1.5f, 1, 0}, {0, -1, -2.5f, -0.5f, 1, 0}, {0, 1, 0.5f, -2.5f, 1, 0},
+                                {0, -0.5f, -1, 0.5f, 1, 0}, {0, 2, -1, -2, 1, 0},        {0, 1, 1.5f, -2, -1.5f, 1}};
     return matrix[i][j];
   }
   static __device__ __forceinline__ float g(int i, int j) {
@@ -87,24 +82,6 @@ struct WinogradTile<4, 3> : WinogradSize6 {
                                 {1 / 15.f, 2 / 15.f, 4 / 15.f},
                                 {-16 / 15.f, 8 / 15.f, -4 / 15.f},
                                 {0, 0, 1}};
-    return matrix[i][j];
-  }
-};
-
-template <>
-struct WinogradTile<2, 5> : WinogradSize6 {
-  static constexpr int kOutputs = 2, kTaps = 5;
-  static __device__ __forceinline__ float a(int i, int j) {
-    const float matrix[6][2] = {{1, 0}, {1, 1}, {1, -1}, {1, 2}, {1, -0.5f}, {0, 1}};
-    return matrix[i][j];
-  }
-  static __device__ __forceinline__ float g(int i, int j) {
-    const float matrix[6][5] = {{1, 0, 0, 0, 0},
-                                {-1 / 3.f, -1 / 3.f, -1 / 3.f, -1 / 3.f, -1 / 3.f},
-                                {1 / 3.f, -1 / 3.f, 1 / 3.f, -1 / 3.f, 1 / 3.f},
-                                {1 / 15.f, 2 / 15.f, 4 / 15.f, 8 / 15.f, 16 / 15.f},
-                                {-16 / 15.f, 8 / 15.f, -4 / 15.f, 2 / 15.f, -1 / 15.f},
-                                {0, 0, 0, 0, 1}};
     return matrix[i][j];
   }
 };

@@ -28,7 +28,7 @@ struct Card {
 // adjacent floats may be loaded at once along m and n. `run` adjacent columns belong to one pixel, and blocks that cover few
 // pixels can leave out all but a share of `trimmed` of the products. window and stride are those of pooling, 0 where rows
 // and columns differ. depth is the length of the sums, which blocks may share: least_splits to most_splits of them; tf32
-// says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel. accurate
+// says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel beforehand. accurate
 // asks for sums with the rounding of few additions, whatever their length: those of tensor cores. Ops that multiply nothing
 // leave the last ones 0.
 struct ProductShape {
@@ -100,6 +100,7 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double overhead = row.weight * (row.capability > 0 ? 1.8 : 1.1);
   const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits + overhead;
   double time = full_blocks * row.tile_m * row.tile_n * 2 * depth / flop_per_us;
+  if (shape.workspace > 0) time += 3 + 2. * shape.workspace / 2.5e6;
   // A second kernel, which reads all that the splits have written.
   if (splits > 1) time += 3 + 8. * splits * shape.m * shape.n * shape.batches / 2e6;
   return time;

@@ -139,7 +139,8 @@ static ProductShape correlation_product(const Correlation &c, int vec_n, bool tf
 // The same, estimated before its batch is padded.
 static ProductShape padded_product(Correlation c, bool tf32) {
   c.n = padded_batch(c.n);
-  return correlation_product(c, c.n % 4 == 0 ? 4 : 1, tf32, 0);
+  const npy_int64 copied = c.n == c.out_n ? 0 : 4 * c.groups * c.channels * c.rows * c.cols * c.n;
+  return correlation_product(c, c.n % 4 == 0 ? 4 : 1, tf32, copied);
 }
 
 // Runs a correlation into `out`: chooses the row and the splits, fills the arguments, and calls launch(row, grid), and where

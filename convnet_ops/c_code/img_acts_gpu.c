@@ -126,7 +126,8 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
         });
   };
   const Correlation unpadded = image_correlation(&s, 1, 1);
-  return run_correlation_plan(table, product(c, 0), unpadded, *out, params->context, [&](const WinogradPlan &plan) {
+  const npy_int64 copied = batch == s.n ? 0 : 4 * hid_dims[0] * hid_dims[1] * hid_dims[2] * batch;
+  return run_correlation_plan(table, product(c, copied), unpadded, *out, params->context, [&](const WinogradPlan &plan) {
     if (plan.row < 0) return run_direct();
     const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
     if (arranged.get() == NULL) return -1;

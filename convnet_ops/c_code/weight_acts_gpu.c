@@ -121,8 +121,9 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   const npy_int64 limit = std::min<npy_int64>(partials_limit(&s, params->partial_sum_or_0, sizeof(float)), 65535);
   const npy_int64 accurate = std::min(limit, (length + 8191) / 8192);
   const GpuRows table = weight_acts_rows();
+  const npy_int64 pixels = images_dims[0] * images_dims[1] * images_dims[2] + hid_dims[0] * hid_dims[1] * hid_dims[2];
   ProductShape shape = {taps, s.filters, s.groups, 4, batch % 4 == 0 ? 4 : 1, 0, 1, 0, 0, length, accurate, limit,
-                        params->tf32 != 0, 0, false};
+                        params->tf32 != 0, batch == s.n ? 0 : 4 * pixels * batch, false};
   const npy_int64 gradient_dims[4] = {s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
   if (prepare_output(op, "output", gradient, 4, gradient_dims, params->context) != 0) return -1;
 
