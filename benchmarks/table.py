@@ -133,7 +133,7 @@ def ours_markdown(result):
     lines = [
         provenance(result),
         "",
-        "Forward / gradient of the images / gradient of the filters; kernels, errors and workspaces are those of float32.",
+        "Forward / gradient of the images / gradient of the filters; kernels, errors and workspaces: of float32.",
         "",
         "| layer | batch | TFLOP/s | with TF32 | kernels | errors | workspace, MB |",
         "|---|---|---|---|---|---|---|",
