@@ -44,7 +44,7 @@ class FilterActs(BaseActs):
         When it runs: channel counts that disagree, groups that do not divide, a filter larger than the padded image,
         an array without elements or, on the GPU, with 2**31 or more.
     MemoryError
-        No room for the output.
+        No room for the output or, on the GPU, for the workspace.
 
     Examples
     --------

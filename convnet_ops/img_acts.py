@@ -45,7 +45,7 @@ class ImageActs(BaseActs):
         without elements or, on the GPU, with 2**31 or more.
     MemoryError
         No room for the output or the workspace, which holds the filters rearranged: about their size, and several times
-        that where channels are few.
+        that where channels are few; and for Winograd's tiles more.
     """
 
     c_file = "img_acts.c"

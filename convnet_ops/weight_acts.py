@@ -1,6 +1,7 @@
 """WeightActs: the gradient of FilterActs' filters.
 
-CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels: cuda/weight_acts.cu.
+CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels: cuda/weight_acts.cu and
+cuda/winograd.cu.
 """
 
 from convnet_ops.base import GpuOp, gpu_params, like
@@ -33,7 +34,7 @@ class WeightActs(BaseActs):
         Two ints, two scalars or a vector: the taps of the filters.
     returns : list of (C / groups, R, S, F) and (partials, C / groups, R, S, F)
         The gradient, and the partial sums that were added, in their order, to make it. No gradient flows through the
-        partial sums.
+        partial sums. By Winograd's tiles, on the GPU, there is one: the gradient itself.
 
     On the GPU: float32 only (float64 stays on the CPU), and under 2**31 elements in any array.
 
@@ -46,7 +47,7 @@ class WeightActs(BaseActs):
         these images, counts that disagree, groups that do not divide, an array without elements or, on the GPU, with
         2**31 or more.
     MemoryError
-        No room for the outputs.
+        No room for the outputs or, on the GPU, for the workspace.
     """
 
     c_file = "weight_acts.c"

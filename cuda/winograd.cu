@@ -86,31 +86,34 @@ struct WinogradTile<4, 3> {  // 0, 1, -1, 2, -1/2
   }
 };
 
-// out = M in Mt, where element (i, j) of M, kRows x kCols, is matrix(i, j): known when it is compiled, so that no product
-// with 0 or 1 is left.
+// out = M in, where element (i, j) of M, kRows x kCols, is matrix(i, j): known when it is compiled, so that no product with
+// 0 or 1 is left.
+template <int kRows, int kCols, typename Matrix>
+__device__ __forceinline__ void transform_vector(Matrix matrix, const float (&in)[kCols], float (&out)[kRows]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    out[i] = 0.f;
+#pragma unroll
+    for (int j = 0; j < kCols; ++j)
+      if (matrix(i, j) != 0.f) out[i] += matrix(i, j) * in[j];
+  }
+}
+
+// out = M in Mt.
 template <int kRows, int kCols, typename Matrix>
 __device__ __forceinline__ void transform(Matrix matrix, const float (&in)[kCols][kCols], float (&out)[kRows][kRows]) {
-  float half[kRows][kCols];
+  float half[kCols][kRows];
 #pragma unroll
-  for (int i = 0; i < kRows; ++i)
+  for (int row = 0; row < kCols; ++row) transform_vector<kRows, kCols>(matrix, in[row], half[row]);
 #pragma unroll
-    for (int column = 0; column < kCols; ++column) {
-      float sum = 0.f;
+  for (int i = 0; i < kRows; ++i) {
+    float column[kCols], transformed[kRows];
 #pragma unroll
-      for (int j = 0; j < kCols; ++j)
-        if (matrix(i, j) != 0.f) sum += matrix(i, j) * in[j][column];
-      half[i][column] = sum;
-    }
+    for (int j = 0; j < kCols; ++j) column[j] = half[j][i];
+    transform_vector<kRows, kCols>(matrix, column, transformed);
 #pragma unroll
-  for (int row = 0; row < kRows; ++row)
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      float sum = 0.f;
-#pragma unroll
-      for (int j = 0; j < kCols; ++j)
-        if (matrix(i, j) != 0.f) sum += matrix(i, j) * half[row][j];
-      out[row][i] = sum;
-    }
+    for (int row = 0; row < kRows; ++row) out[row][i] = transformed[row];
+  }
 }
 
 // Rounded to 22 bits: then the two TF32 parts of a number (product.cuh) hold all of it, where else bits would be cut off.
