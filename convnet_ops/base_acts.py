@@ -45,7 +45,7 @@ class BaseActs(ConvnetOp):
         Splits channels and filters into so many groups that see nothing of each other; it must divide both.
     precision : {'float32', 'tf32'} or None
         How a GPU multiplies float32 arrays. 'float32': to float32's accuracy. 'tf32': it may round each value to TF32,
-        11 significant bits (errors of some 3e-4 of the result's norm), which tensor cores multiply about twice as fast;
+        11 significant bits (errors of 3e-4 to 5e-4 of the norm), which tensor cores multiply up to twice as fast;
         sums stay float32. None: what Theano's flag `convnet_ops.precision` says, 'float32' unless it is set. The CPU
         computes in float32, and float64 stays float64, whatever it is.
     numGroups : int, optional
