@@ -83,6 +83,11 @@ def conv_cells(result):
     return cells
 
 
+def directions(rows, column, key="tflops", form="%.1f"):
+    """A figure of the rows of the three directions, in one cell of a table."""
+    return " / ".join(form % row[column][key] for row in rows)
+
+
 def markdown(result):
     """The Markdown table of benchmarks.conv: TFLOP/s by layer and direction, and the ratios to cuDNN."""
     cells = conv_cells(result)
@@ -105,10 +110,7 @@ def markdown(result):
     ]
     for layer, batch in dict.fromkeys(key[:2] for key in cells):
         rows = [cells[layer, batch, direction] for direction in DIRECTIONS]
-        ours, cudnn, corrmm, ours_tf32, cudnn_tf32 = (
-            " / ".join("%.3g" % row[column]["tflops"] for row in rows)
-            for column in columns
-        )
+        ours, cudnn, corrmm, ours_tf32, cudnn_tf32 = (directions(rows, column, form="%.3g") for column in columns)
         ratios = [
             " / ".join("%.2f" % (row["cudnn", p]["ms"] / row["convnet_ops", p]["ms"]) for row in rows)
             for p in ("float32", "tf32")
@@ -140,13 +142,10 @@ def ours_markdown(result):
     ]
     for layer, batch in dict.fromkeys(key[:2] for key in cells):
         rows = [cells[layer, batch, direction] for direction in DIRECTIONS]
-        ours = [row["convnet_ops", "float32"] for row in rows]
-        columns = [
-            " / ".join("%.1f" % row["convnet_ops", p]["tflops"] for row in rows) for p in ("float32", "tf32")
-        ]
+        columns = [directions(rows, ("convnet_ops", precision)) for precision in ("float32", "tf32")]
         columns += [
-            " / ".join(form % row[key] for row in ours)
-            for form, key in (("%s", "variant"), ("%.1e", "rel_err"), ("%.0f", "workspace_mb"))
+            directions(rows, ("convnet_ops", "float32"), key, form)
+            for key, form in (("variant", "%s"), ("rel_err", "%.1e"), ("workspace_mb", "%.0f"))
         ]
         lines.append("| %s | %d | %s |" % (layer, batch, " | ".join(columns)))
     means = [
@@ -170,7 +169,7 @@ def layers_markdown(result):
     ]
     for layer, batch in dict.fromkeys(key[:2] for key in cells):
         rows = [cells[layer, batch, d] for d in DIRECTIONS if (layer, batch, d) in cells]
-        speeds = [" / ".join("%.1f" % row["convnet_ops", p]["tflops"] for row in rows) for p in ("float32", "tf32")]
+        speeds = [directions(rows, ("convnet_ops", precision)) for precision in ("float32", "tf32")]
         ratios = [
             " / ".join("%.2f" % (row["theano_corrmm", "float32"]["ms"] / row[impl, "float32"]["ms"]) for row in rows)
             for impl in ("convnet_ops", "convnet_ops bc01")

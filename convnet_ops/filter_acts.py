@@ -5,11 +5,10 @@ code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh with cuda/product.cu
 cuda/filter_acts.cu.
 """
 
-from convnet_ops import shapes
+from convnet_ops import shapes, winograd
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.kernels import KernelFamily, Row
-from convnet_ops.winograd import winograd_family
 
 
 class FilterActs(BaseActs):
@@ -159,8 +158,8 @@ def correlation_families():
     """The direct kernels of FilterActs, which are those of Winograd's products too, and what comes before these."""
     return (
         KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
-        winograd_family("winograd_patches", "winograd_patches", "WinogradPatchesArgs", arguments=", false"),
-        winograd_family("winograd_filters", "winograd_filters", "WinogradFiltersArgs"),
+        winograd.PATCHES,
+        winograd.FILTERS,
     )
 
 
@@ -181,7 +180,7 @@ class GpuFilterActs(GpuOp, FilterActs):
     kernel_families = (
         correlation_families()
         + (
-            winograd_family("winograd_outputs", "winograd_outputs", "WinogradOutputsArgs"),
+            winograd.OUTPUTS,
             KernelFamily("filter_acts_plain", ["filter_acts.cu"], "FilterActsArgs", [Row("plain", "filter_acts", 256)]),
         )
         + partial_families()

@@ -4,12 +4,11 @@ CPU code: c_code/img_acts.c, GPU host code: c_code/img_acts_gpu.c, kernels: cuda
 """
 
 import theano.tensor as T
-from convnet_ops import shapes
+from convnet_ops import shapes, winograd
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families
 from convnet_ops.kernels import KernelFamily, Row
-from convnet_ops.winograd import winograd_family
 from theano.gradient import DisconnectedType
 
 
@@ -112,6 +111,6 @@ class GpuImageActs(GpuOp, ImageActs):
         KernelFamily("img_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=True)),
         KernelFamily("img_acts_plain", ["img_acts.cu"], "ImgActsArgs", [Row("plain", "img_acts", 256)]),
         KernelFamily("arrange_filters", ["img_acts.cu"], "ArrangeFiltersArgs", [Row("plain", "arrange_filters", 256)]),
-        winograd_family("winograd_outputs", "winograd_outputs", "WinogradOutputsArgs"),
+        winograd.OUTPUTS,
     )
     kernel_families += correlation_families() + partial_families()

@@ -4,12 +4,12 @@ CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels
 cuda/winograd.cu.
 """
 
+from convnet_ops import winograd
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs, partial_families, tile_size
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
-from convnet_ops.winograd import winograd_family
 from theano.compile.ops import Shape_i
 from theano.gradient import DisconnectedType
 
@@ -134,7 +134,7 @@ class GpuWeightActs(GpuOp, WeightActs):
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
         KernelFamily("weight_acts", ["product.cuh", "weight_acts.cu"], "WeightActsArgs", _rows()),
-        winograd_family("winograd_patches", "winograd_patches", "WinogradPatchesArgs", arguments=", false"),
-        winograd_family("winograd_gradients", "winograd_patches", "WinogradPatchesArgs", arguments=", true"),
-        winograd_family("winograd_taps", "winograd_taps", "WinogradTapsArgs"),
+        winograd.PATCHES,
+        winograd.GRADIENTS,
+        winograd.TAPS,
     ) + partial_families()

@@ -27,3 +27,10 @@ def winograd_family(name, kernel, struct, files=("winograd.cu",), arguments=""):
         for outputs, taps in TILES
     ]
     return KernelFamily(name, list(files), struct, rows)
+
+
+PATCHES = winograd_family("winograd_patches", "winograd_patches", "WinogradPatchesArgs", arguments=", false")
+GRADIENTS = winograd_family("winograd_gradients", "winograd_patches", "WinogradPatchesArgs", arguments=", true")
+FILTERS = winograd_family("winograd_filters", "winograd_filters", "WinogradFiltersArgs")
+OUTPUTS = winograd_family("winograd_outputs", "winograd_outputs", "WinogradOutputsArgs")
+TAPS = winograd_family("winograd_taps", "winograd_taps", "WinogradTapsArgs")

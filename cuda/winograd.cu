@@ -116,6 +116,17 @@ __device__ __forceinline__ void transform(Matrix matrix, const float (&in)[kCols
   }
 }
 
+// Element i of an array (outer, y, x, last), where by_last, by_x and by_y know the sizes of the last three.
+struct WinogradPlace {
+  int outer, y, x, last;
+  int rest;  // the index without `last`
+
+  __device__ __forceinline__ WinogradPlace(int i, const Divisor &by_y, const Divisor &by_x, const Divisor &by_last) {
+    rest = by_last.divide(i, last);
+    outer = by_y.divide(by_x.divide(rest, x), y);
+  }
+};
+
 // Rounded to 22 bits: then the two TF32 parts of a number (product.cuh) hold all of it, where else bits would be cut off.
 __device__ __forceinline__ float two_tf32_parts(float value) {
   return value == value ? __uint_as_float((__float_as_uint(value) + 2u) & ~3u) : value;
@@ -141,19 +152,17 @@ __device__ __forceinline__ void winograd_patches(const WinogradPatchesArgs &a) {
   constexpr int kPatch = kGradients ? Tile::kOutputs : Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  int image, tile_x, tile_y;
-  const int tile = a.by_n.divide(i, image);
-  const int tile_row = a.by_tile_cols.divide(tile, tile_x);
-  const int channel = a.by_tile_rows.divide(tile_row, tile_y);
-  const int row = (tile_y + a.first_row) * Tile::kOutputs - a.pad_y;
-  const int col = tile_x * Tile::kOutputs - a.pad_x;
-  const float *source = a.images + ((channel * a.rows + row) * a.cols + col) * a.n + image;
+  const WinogradPlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
+  const int row = (tile.y + a.first_row) * Tile::kOutputs - a.pad_y;
+  const int col = tile.x * Tile::kOutputs - a.pad_x;
+  const float *source = a.images + ((tile.outer * a.rows + row) * a.cols + col) * a.n + tile.last;
   float patch[kPatch][kPatch], transformed[Tile::kSize][Tile::kSize];
 #pragma unroll
   for (int y = 0; y < kPatch; ++y)
 #pragma unroll
     for (int x = 0; x < kPatch; ++x) {
-      const bool inside = (unsigned)(row + y) < (unsigned)a.rows && (unsigned)(col + x) < (unsigned)a.cols && image < a.n;
+      const bool inside =
+          (unsigned)(row + y) < (unsigned)a.rows && (unsigned)(col + x) < (unsigned)a.cols && tile.last < a.n;
       patch[y][x] = inside ? source[(y * a.cols + x) * a.n] : 0.f;
     }
   transform<Tile::kSize, kPatch>([](int r, int c) { return kGradients ? Tile::a(r, c) : Tile::b(r, c); }, patch,
@@ -183,25 +192,23 @@ __device__ __forceinline__ void winograd_filters(const WinogradFiltersArgs &a) {
   constexpr int kElements = Tile::kSize * Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  int column, filter, block_x, block_y;
-  const int block = a.by_stride.divide(i, column);
-  const int group = a.by_group.divide(column, filter);
-  const int block_row = a.by_blocks_x.divide(block, block_x);
-  const int channel = a.by_blocks_y.divide(block_row, block_y);
+  const WinogradPlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_stride);
+  int filter;
+  const int group = a.by_group.divide(block.last, filter);
   const float *source = a.filters + group * a.source_group + filter;
   float taps[Tile::kTaps][Tile::kTaps], transformed[Tile::kSize][Tile::kSize];
 #pragma unroll
   for (int y = 0; y < Tile::kTaps; ++y)
 #pragma unroll
     for (int x = 0; x < Tile::kTaps; ++x) {
-      const int r = block_y * Tile::kTaps + y, s = block_x * Tile::kTaps + x;
+      const int r = block.y * Tile::kTaps + y, s = block.x * Tile::kTaps + x;
       const bool inside = r < a.taps_y && s < a.taps_x && filter < a.m;
-      taps[y][x] = inside ? source[((channel * a.taps_y + r) * a.taps_x + s) * a.source_stride] : 0.f;
+      taps[y][x] = inside ? source[((block.outer * a.taps_y + r) * a.taps_x + s) * a.source_stride] : 0.f;
     }
   transform<Tile::kSize, Tile::kTaps>([](int r, int c) { return Tile::g(r, c); }, taps, transformed);
 #pragma unroll
   for (int e = 0; e < kElements; ++e)
-    a.out[(block * kElements + e) * a.by_stride.value + column] =
+    a.out[(block.rest * kElements + e) * a.by_stride.value + block.last] =
         two_tf32_parts(transformed[e / Tile::kSize][e % Tile::kSize]);
 }
 
@@ -226,24 +233,21 @@ __device__ __forceinline__ void winograd_outputs(const Args &a) {
   constexpr int kOutputs = Tile::kOutputs;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  int image, tile_x, tile_y;
-  const int tile = a.by_n.divide(i, image);
-  const int tile_row = a.by_tile_cols.divide(tile, tile_x);
-  const int channel = a.by_tile_rows.divide(tile_row, tile_y);
-  if (image >= a.n) return;
+  const WinogradPlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
+  if (tile.last >= a.n) return;
   float products[Tile::kSize][Tile::kSize], outputs[kOutputs][kOutputs];
 #pragma unroll
   for (int e = 0; e < Tile::kSize * Tile::kSize; ++e)
     products[e / Tile::kSize][e % Tile::kSize] = a.products[(size_t)e * a.size + i];
   transform<kOutputs, Tile::kSize>([](int r, int c) { return Tile::a(c, r); }, products, outputs);
-  const int row = (tile_y + a.first_row) * kOutputs, col = tile_x * kOutputs;
+  const int row = (tile.y + a.first_row) * kOutputs, col = tile.x * kOutputs;
 #pragma unroll
   for (int y = 0; y < kOutputs; ++y)
 #pragma unroll
     for (int x = 0; x < kOutputs; ++x)
       if (row + y < a.out_rows && col + x < a.out_cols)
-        a.out[((channel * a.out_rows + row + y) * a.out_cols + col + x) * a.n + image] =
-            finish_output(a, channel, outputs[y][x]);
+        a.out[((tile.outer * a.out_rows + row + y) * a.out_cols + col + x) * a.n + tile.last] =
+            finish_output(a, tile.outer, outputs[y][x]);
 }
 
 struct WinogradTapsArgs {
@@ -264,10 +268,7 @@ __device__ __forceinline__ void winograd_taps(const WinogradTapsArgs &a) {
   constexpr int kElements = Tile::kSize * Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  int filter, block_x, block_y;
-  const int block = a.by_filters.divide(i, filter);
-  const int block_row = a.by_blocks_x.divide(block, block_x);
-  const int channel = a.by_blocks_y.divide(block_row, block_y);
+  const WinogradPlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_filters);
   float products[Tile::kSize][Tile::kSize], taps[Tile::kTaps][Tile::kTaps];
 #pragma unroll
   for (int e = 0; e < kElements; ++e) products[e / Tile::kSize][e % Tile::kSize] = 0.f;
@@ -275,16 +276,16 @@ __device__ __forceinline__ void winograd_taps(const WinogradTapsArgs &a) {
     const float *partial = a.partials + (size_t)split * kElements * a.size;
 #pragma unroll
     for (int e = 0; e < kElements; ++e)
-      products[e / Tile::kSize][e % Tile::kSize] += partial[(block * kElements + e) * a.by_filters.value + filter];
+      products[e / Tile::kSize][e % Tile::kSize] += partial[(block.rest * kElements + e) * a.by_filters.value + block.last];
   }
   transform<Tile::kTaps, Tile::kSize>([](int r, int c) { return Tile::g(c, r); }, products, taps);
 #pragma unroll
   for (int y = 0; y < Tile::kTaps; ++y)
 #pragma unroll
     for (int x = 0; x < Tile::kTaps; ++x) {
-      const int r = block_y * Tile::kTaps + y, s = block_x * Tile::kTaps + x;
+      const int r = block.y * Tile::kTaps + y, s = block.x * Tile::kTaps + x;
       if (r < a.taps_y && s < a.taps_x) {
-        const int target = ((channel * a.taps_y + r) * a.taps_x + s) * a.by_filters.value + filter;
+        const int target = ((block.outer * a.taps_y + r) * a.taps_x + s) * a.by_filters.value + block.last;
         a.out[target] = taps[y][x];
         a.copy[target] = taps[y][x];
       }

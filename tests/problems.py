@@ -246,6 +246,16 @@ MORE_LAYERS = [
 ]
 
 
+def tiles_allow(problem, tile):
+    """Whether Winograd's tiles of a row of `winograd_patches` do a problem."""
+    rows, cols = problem.filters[1:3]
+    taps = tile.window
+    block = -(-rows // taps) * -(-cols // taps) * taps * taps
+    one_block = block == taps * taps
+    small = tile.stride + taps <= 5
+    return problem.stride == 1 and (tile.stride == taps or one_block) and (small or 2 * rows * cols >= block)
+
+
 def tier(problems, *tiers):
     """The problems of some tiers."""
     return [problem for problem in problems if problem.tier in tiers]

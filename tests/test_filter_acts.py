@@ -1,5 +1,7 @@
 """FilterActs, ImageActs and WeightActs against reference.py, over every processor and kernel row."""
 
+import os
+
 import numpy as np
 from convnet_ops import FilterActs, ImageActs, WeightActs, reference
 
@@ -44,17 +46,10 @@ class ConvCase(object):
     def run(self, op, processor, *arrays):
         row = row_of(op, processor)
         if processor.variant.startswith("winograd=") and row is not None:
-            allowed = self.tiles_allow(row.stride, row.window)
+            allowed = problems.tiles_allow(self.problem, row)
         else:
             allowed = row is None or row.vec_n == 1 or self.batch_allows_loads_of_4()
         return processor.run(op, *arrays, allowed=allowed)
-
-    def tiles_allow(self, outputs, taps):
-        """Whether Winograd's tiles of so many outputs and taps do this."""
-        rows, cols = self.problem.filters[1:3]
-        block = -(-rows // taps) * -(-cols // taps) * taps * taps
-        small_enough = outputs == taps or block == taps * taps
-        return self.problem.stride == 1 and small_enough and (outputs + taps <= 5 or 2 * rows * cols >= block)
 
     def batch_allows_loads_of_4(self):
         """Whether 4 divides the batch, or padding it so adds at most a quarter."""
@@ -102,6 +97,25 @@ def test_variants_of_winograd():
         assert "no_such_tile" in str(error), error
     else:
         raise AssertionError("no error")
+
+
+def test_rows_of_tiles_one_at_a_time():
+    for op_class in OPS:
+        yield check_rows_of_tiles, op_class
+
+
+def check_rows_of_tiles(op_class):
+    gpu_or_skip()
+    # Blocks of taps, whose rows of tiles overlap; the last tile hangs over.
+    for name, tile in (("alexnet 1, small", "3x3_3x3"), ("odd filters", "2x2_3x3"), ("half", "3x3_3x3")):
+        problem = next(problem for problem in problems.CONV_PROBLEMS if problem.name == name)
+        images = problem.images[:1] + (13, 14) + problem.images[3:]
+        case = ConvCase(problem._replace(stride=1, images=images), "float32")
+        os.environ["CONVNET_OPS_WINOGRAD_BYTES"] = "1"
+        try:
+            case.check(op_class, Processor("gpu", "winograd=" + tile))
+        finally:
+            del os.environ["CONVNET_OPS_WINOGRAD_BYTES"]
 
 
 def check_gpu(op_class, problem):

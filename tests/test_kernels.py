@@ -117,7 +117,7 @@ def test_choice_respects_alignment():
 PLAN_NAMES = "row chunk_rows blocks_y bytes product".split()
 
 
-def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False):
+def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None):
     """The host code's plan of Winograd's tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its
     products."""
     op = GpuWeightActs if gradient else GpuFilterActs
@@ -143,7 +143,7 @@ def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32
         [rows_as_cpp(products), rows_as_cpp(families["winograd_patches"]).replace("rows[]", "tile_rows[]")]
     )
     arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient))
-    answer = run_program(["winograd.h"], body, arguments)
+    answer = run_program(["winograd.h"], body, arguments, environment=environment)
     if answer == "none":
         return None
     values = answer.split()
@@ -176,6 +176,7 @@ def test_tiles_respect_limits():
     assert whole["chunk_rows"] == 4 and whole["bytes"] < 512 << 20, whole
     parts = plan(False, 1, 64, 64, 64, 224, 3)
     assert 1 <= parts["chunk_rows"] < 56 and parts["bytes"] <= 512 << 20, parts
+    assert plan(False, 1, 64, 64, 64, 224, 3, environment={"CONVNET_OPS_WINOGRAD_BYTES": "1"})["chunk_rows"] == 1
     # A row of tiles beyond what an array may have; more products than a grid has places for.
     assert plan(False, 1, 4096, 4096, 4096, 32, 3) is None
     assert plan(False, 10000, 1, 1, 128, 13, 3) is None

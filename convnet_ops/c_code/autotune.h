@@ -16,9 +16,10 @@
 // What an answer depends on: the card, the table with its rows, and all that choose_row.h knows of the shape.
 static inline std::string tuning_key(const GpuRows &table, const ProductShape &shape, const Card &card) {
   char text[400];
-  snprintf(text, sizeof text, "%s:%d:%d:%d:m%lld:n%lld:b%lld:v%d.%d:r%lld:t%.4f:d%lld:s%lld.%lld:%s", table.family,
+  snprintf(text, sizeof text, "%s:%d:%d:%d:m%lld:n%lld:b%lld:v%d.%d:r%lld:t%.4f:d%lld:s%lld.%lld:%s%s", table.family,
            table.count, card.capability, card.multiprocessors, shape.m, shape.n, shape.batches, shape.vec_m, shape.vec_n,
-           shape.run, shape.trimmed, shape.depth, shape.least_splits, shape.most_splits, shape.tf32 ? "tf32" : "float32");
+           shape.run, shape.trimmed, shape.depth, shape.least_splits, shape.most_splits, shape.tf32 ? "tf32" : "float32",
+           shape.accurate ? ":accurate" : "");
   return text;
 }
 

@@ -175,10 +175,11 @@ static inline int named_row(const GpuRows &table, const ProductShape &shape, con
     PyErr_Format(PyExc_ValueError,
                  "CONVNET_OPS_VARIANT: row %s of %s loads %d and %d floats at once, wants window %d and stride %d (0: any), "
                  "compute capability %d and %s; these sizes and addresses allow %d and %d, with window %lld and stride "
-                 "%lld, the card has %d, and the op's precision is %s",
+                 "%lld, the card has %d, and the op's precision is %s%s",
                  row.name, table.family, row.vec_m, row.vec_n, row.window, row.stride, row.capability,
                  row.tf32 ? "precision 'tf32'" : "any precision", shape.vec_m, shape.vec_n, shape.window, shape.stride,
-                 card.capability, shape.tf32 ? "'tf32'" : "'float32'");
+                 card.capability, shape.tf32 ? "'tf32'" : "'float32'",
+                 shape.accurate ? "; these of Winograd's tiles want tensor cores" : "");
     return -1;
   }
   choice->splits = cheapest_splits(row, shape, card);

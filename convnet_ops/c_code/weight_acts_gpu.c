@@ -37,10 +37,11 @@ int weight_acts_winograd(const char *op, const WinogradPlan &plan, const ConvSha
   const GpuRows table = weight_acts_rows();
   const npy_int64 blocks = s.channels * plan.blocks_y * plan.blocks_x;
   ProductShape shape = winograd_gradient_product(plan, winograd_patches_rows().rows[plan.row], problem);
-  const Choice estimated = cheapest_row(table, shape, card_of(context));
-  print_plan(winograd_patches_rows(), plan, table.family,
-             array_bytes(patches_dims) + array_bytes(gradients_dims) +
-                 4 * winograd_chunks(plan) * estimated.splits * blocks * plan.elements * filters);
+  if (prints_config()) {
+    const npy_int64 splits = winograd_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
+    print_plan(winograd_patches_rows(), plan, table.family,
+               array_bytes(patches_dims) + array_bytes(gradients_dims) + 4 * splits * blocks * plan.elements * filters);
+  }
   return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
     const npy_int64 sums_dims[4] = {winograd_chunks(plan) * choice.splits, blocks, plan.elements, filters};
     const OwnedGpuArray sums(new_workspace(op, sums_dims, context));

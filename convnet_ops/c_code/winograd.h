@@ -21,7 +21,10 @@ struct WinogradPlan {
 };
 
 // At most so many bytes of transformed images and products, unless a single row of tiles has more.
-static const long long kWinogradBytes = 512ll << 20;
+static inline double winograd_bytes() {
+  const char *bytes = getenv("CONVNET_OPS_WINOGRAD_BYTES");
+  return bytes == NULL ? 512 << 20 : atof(bytes);
+}
 
 // Whether products may be rounded to TF32: tiles of more than 4 x 4 make 1e-3 and more of its 3e-4 (measured: 5e-4, and
 // 2e-3 with 6 x 6). For the same reason those want the three products of product.cuh for float32's accuracy.
@@ -40,7 +43,7 @@ static inline WinogradPlan plan_winograd(const GpuRows &tiles, int row, const Wi
   // Of a row of tiles, before and after the products.
   const double before = (double)plan.elements * p.groups * p.channels * (plan.tile_cols + plan.blocks_x - 1) * plan.n;
   const double after = (double)plan.elements * p.groups * p.m * plan.tile_cols * plan.n;
-  const long long fitting = (long long)(kWinogradBytes / (4 * (before + after)));
+  const long long fitting = (long long)(winograd_bytes() / (4 * (before + after)));
   const long long most = fitting < 1 ? 1 : fitting > plan.tile_rows ? plan.tile_rows : fitting;
   const long long chunks = (plan.tile_rows + most - 1) / most;
   plan.chunk_rows = (plan.tile_rows + chunks - 1) / chunks;
@@ -73,7 +76,7 @@ static inline ProductShape winograd_gradient_product(const WinogradPlan &plan, c
   const long long depth = plan.chunk_rows * plan.tile_cols * plan.n;
   const long long taps = p.channels * plan.blocks_y * plan.blocks_x;
   const long long least = (depth + 8191) / 8192;
-  const long long fitting = kWinogradBytes / (4 * plan.elements * taps * p.groups * p.m * winograd_chunks(plan) + 1);
+  const long long fitting = (long long)(winograd_bytes() / (4. * plan.elements * taps * p.groups * p.m * winograd_chunks(plan)));
   const ProductShape shape = {taps, p.m, plan.elements * p.groups, 4, 4, 0, 1, 0, 0, depth, least,
                               fitting < least ? least : fitting, p.tf32 && winograd_tf32(tile), 0,
                               !winograd_tf32(tile)};
