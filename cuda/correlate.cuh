@@ -209,57 +209,72 @@ __device__ __forceinline__ void correlate(const Args &a) {
 
   finish_sums(a, product, group, m_begin, sum);
   float *out = a.out + (size_t)blockIdx.y * a.out_size;
-  const int out_pixels = a.out_rows * a.out_cols;
-  // Where a column's outputs lie: of output channel 0, or for kPhases of the grid's pixel. False if it has none.
-  const auto locate = [&](int column, int &y, int &x, int &place) {
-    const int pixel = a.by_n.divide(column, place);
+  // What a row of the tile means: the index of its first output, then its phase, so far down that no output is valid if
+  // the row is none.
+  const auto describe_row = [&](int m) {
+    int phase_y = 0, phase_x = 0, channel = m;
+    if (kPhases) {
+      int phase;
+      channel = a.by_phases.divide(m, phase);
+      phase_y = a.by_phases_x.divide(phase, phase_x);
+    }
+    const int channels = kPhases ? a.by_phases.quotient(a.m) : a.m;
+    const int pixel = ((group * channels + channel) * a.out_rows + phase_y) * a.out_cols + phase_x;
+    return make_int4(pixel * a.out_n, m < a.m ? phase_y : kOutside, phase_x, 0);
+  };
+  // What a column of the tile means: what it adds to that index, and the pixel that its phase is to be added to.
+  const auto describe_column = [&](int column) {
+    int image, y = 0, x = 0;
+    const int pixel = a.by_n.divide(column, image);
+    int place = pixel * a.out_n + image;
     if (kPhases) {
       y = a.by_grid_cols.divide(pixel, x) * a.phases_y + a.base_y;
       x = x * a.phases_x + a.base_x;
-    } else {
-      place += pixel * a.out_n;
+      place = (y * a.out_cols + x) * a.out_n + image;
     }
-    return column < a.columns && (kPhases ? place : place - pixel * a.out_n) < a.out_n;
+    return make_int4(place, column < a.columns && image < a.out_n ? y : kOutside, x, 0);
   };
-  // The index of an output of such a column, or -1 if it is none.
-  const auto index = [&](int m, int y, int x, int place) {
-    if (m >= a.m) return -1;
-    if (!kPhases) return (group * a.m + m) * out_pixels * a.out_n + place;
-    int phase, phase_x;
-    const int channel = a.by_phases.divide(m, phase);
-    const int out_y = y + a.by_phases_x.divide(phase, phase_x);
-    const int out_x = x + phase_x;
-    if ((unsigned)out_y >= (unsigned)a.out_rows || (unsigned)out_x >= (unsigned)a.out_cols) return -1;
-    const int out_channel = group * a.by_phases.quotient(a.m) + channel;
-    return (out_channel * out_pixels + out_y * a.out_cols + out_x) * a.out_n + place;
+  const auto is_output = [&](const int4 &row, const int4 &column) {
+    return (unsigned)(row.y + column.y) < (unsigned)a.out_rows &&
+           (!kPhases || (unsigned)(row.z + column.z) < (unsigned)a.out_cols);
   };
 
-  int y = 0, x = 0, place = 0;
-  if (kVecN == 4 && a.out_n == a.by_n.value) {
-    // 4 adjacent columns are 4 images of a pixel.
+  // 4 adjacent columns are 4 images of a pixel, if none is padding.
+  const bool by_fours = kVecN == 4 && a.out_n == a.by_n.value;
+  int4 *const row_table = (int4 *)filter_tile;
+  if (kPhases || !by_fours) {
+    __syncthreads();
+    for (int row = thread; row < kTileM; row += kThreads) row_table[row] = describe_row(m_begin + row);
+    __syncthreads();
+  }
+  if (by_fours) {
+    int4 columns[Product::kPieces];
 #pragma unroll
-    for (int piece = 0; piece < Product::kPieces; ++piece) {
-      if (!locate(column_begin + product.column(piece), y, x, place)) continue;
+    for (int piece = 0; piece < Product::kPieces; ++piece)
+      columns[piece] = describe_column(column_begin + product.column(piece));
 #pragma unroll
-      for (int i = 0; i < Product::kRows; ++i) {
-        const int i_out = index(m_begin + product.row(i), y, x, place);
+    for (int i = 0; i < Product::kRows; ++i) {
+      const int4 row = kPhases ? row_table[product.row(i)] : describe_row(m_begin + product.row(i));
+#pragma unroll
+      for (int piece = 0; piece < Product::kPieces; ++piece) {
         const float *value = sum[i][piece];
-        if (i_out >= 0) *(float4 *)(out + i_out) = make_float4(value[0], value[1], value[2], value[3]);
+        if (is_output(row, columns[piece]))
+          *(float4 *)(out + row.x + columns[piece].x) = make_float4(value[0], value[1], value[2], value[3]);
       }
     }
     return;
   }
   // One at a time, adjacent ones by adjacent threads: by way of the memory of the images, as many rows as it has.
-  constexpr int kStagedRows = kStages * kDepth;
+  constexpr int kStagedRows = kStages * kDepth < kTileM ? kStages * kDepth : kTileM;
   constexpr int kColumnsAtOnce = kThreads < kTileN ? kThreads : kTileN;
   float(*const staged)[kTileN] = image_tile[0];
 #pragma unroll 1
   for (int first = 0; first < kTileM; first += kStagedRows) {
-    __syncthreads();
+    if (first > 0) __syncthreads();
 #pragma unroll
     for (int i = 0; i < Product::kRows; ++i) {
       const int row = product.row(i) - first;
-      if ((unsigned)row >= kStagedRows) continue;
+      if ((unsigned)row >= (unsigned)kStagedRows) continue;
 #pragma unroll
       for (int piece = 0; piece < Product::kPieces; ++piece) {
         const float *value = sum[i][piece];
@@ -267,13 +282,14 @@ __device__ __forceinline__ void correlate(const Args &a) {
       }
     }
     __syncthreads();
+    const int rows = min(kStagedRows, kTileM - first);
 #pragma unroll 1
-    for (int column = thread % kColumnsAtOnce; column < kTileN; column += kColumnsAtOnce) {
-      if (!locate(column_begin + column, y, x, place)) continue;
-#pragma unroll 1
-      for (int row = thread / kColumnsAtOnce; row < min(kStagedRows, kTileM - first); row += kThreads / kColumnsAtOnce) {
-        const int i_out = index(m_begin + first + row, y, x, place);
-        if (i_out >= 0) out[i_out] = staged[row][column];
+    for (int i = thread % kColumnsAtOnce; i < kTileN; i += kColumnsAtOnce) {
+      const int4 column = describe_column(column_begin + i);
+#pragma unroll 8
+      for (int row = thread / kColumnsAtOnce; row < rows; row += kThreads / kColumnsAtOnce) {
+        const int4 described = row_table[first + row];
+        if (is_output(described, column)) out[described.x + column.x] = staged[row][i];
       }
     }
   }
