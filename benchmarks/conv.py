@@ -177,10 +177,12 @@ class LayerBenchmark(object):
                 reference = plain
             elif direction == "fwd" and value.shape != reference.shape:
                 raise AssertionError("%s gives %s, not %s" % (key, value.shape, reference.shape))
-            choice = re.search(FAMILIES[direction] + r": .* row (\S+), splits (\d+), workspace (\d+)", text)
+            choice = re.search(FAMILIES[direction] + r"(_columns)?: .* row (\S+), splits (\d+), workspace (\d+)", text)
             found[key] = {"rel_err": relative_error(value, reference), "variant": None, "workspace_mb": None}
             if choice:
-                found[key].update(variant="%s/%s" % choice.groups()[:2], workspace_mb=int(choice.group(3)) / 2**20)
+                way = "columns_" if choice.group(1) else ""
+                variant = "%s%s/%s" % (way, choice.group(2), choice.group(3))
+                found[key].update(variant=variant, workspace_mb=int(choice.group(4)) / 2**20)
             elif key[0] == "theano_corrmm":
                 # Its columns: one image's, unfolded.
                 columns = self.filters[..., 0].size * self.layer.groups * self.floor**2

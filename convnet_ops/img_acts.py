@@ -111,6 +111,7 @@ class GpuImageActs(GpuOp, ImageActs):
         KernelFamily("img_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=True)),
         KernelFamily("img_acts_plain", ["img_acts.cu"], "ImgActsArgs", [Row("plain", "img_acts", 256)]),
         KernelFamily("arrange_filters", ["img_acts.cu"], "ArrangeFiltersArgs", [Row("plain", "arrange_filters", 256)]),
+        KernelFamily("add_taps", ["img_acts.cu"], "AddTapsArgs", [Row("plain", "add_taps", 256)]),
         winograd.OUTPUTS,
     )
     kernel_families += correlation_families() + partial_families()

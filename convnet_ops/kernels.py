@@ -20,9 +20,6 @@ CUDA_DIR = next(
 
 _MEMBER = re.compile(r"^\s*(const (?:float|int) \*|(?:float|int) \*|float |int |unsigned |Divisor )(\w+);")
 
-# The members that are numbers, and what libgpuarray calls their types.
-_C_TYPES = {"int": "GA_INT", "unsigned": "GA_UINT", "float": "GA_FLOAT"}
-
 Argument = namedtuple("Argument", "kind name")
 
 # One variant. tile_m and tile_n are what one block computes; vec_m and vec_n the floats of one load along m and n: the
@@ -84,20 +81,17 @@ class KernelFamily(object):
     def wrapper(self, row):
         """The `extern "C"` kernel of a row: it packs its parameters into the struct and calls the template."""
         parameters, packing = [], []
-        for kind, name in self.arguments:
-            if kind in _C_TYPES:
-                parameters.append("%s %s" % (kind, name))
-                packing.append("args.{0} = {0};".format(name))
-            elif kind == "Divisor":
-                parameters += ["int %s_value" % name, "unsigned %s_multiplier" % name, "int %s_shift" % name]
-                packing += ["args.{0}.{1} = {0}_{1};".format(name, field) for field in ("value", "multiplier", "shift")]
-            else:
-                parameters += [kind + name, "size_t %s_offset" % name]
-                packing.append("args.{0} = offset_pointer({0}, {0}_offset);".format(name))
+        for kind, name in self.pointers():
+            parameters += [kind + name, "size_t %s_offset" % name]
+            packing.append("args.{0} = offset_pointer({0}, {0}_offset);".format(name))
+        for _, name in self.numbers():
+            packing.append("args.{0} = numbers.{0};".format(name))
+        parameters.append("%sNumbers numbers" % self.struct)
         return (
-            '\n#line 1 "wrapper"\nextern "C" __global__ void __launch_bounds__(%d, %d)\n'
+            '\n#line 1 "wrapper"\n%s\nextern "C" __global__ void __launch_bounds__(%d, %d)\n'
             "%s(%s) {\n  %s args;\n  %s\n  %s(args);\n}\n"
             % (
+                self.numbers_struct(),
                 row.threads,
                 row.blocks_per_sm,
                 self.kernel_name(row),
@@ -112,6 +106,22 @@ class KernelFamily(object):
         """All that NVRTC gets for a row."""
         return self.source + self.wrapper(row)
 
+    def pointers(self):
+        """The arguments that are arrays."""
+        return [argument for argument in self.arguments if argument.kind.endswith("*")]
+
+    def numbers(self):
+        """The other arguments."""
+        return [argument for argument in self.arguments if not argument.kind.endswith("*")]
+
+    def numbers_struct(self):
+        """A struct of the numbers, of 4 bytes each, as C++ and as CUDA.
+
+        A kernel takes it by value: as parameters of their own they would cost a launch some 2 microseconds.
+        """
+        members = " ".join("%s %s;" % argument for argument in self.numbers())
+        return "struct %sNumbers { %s };" % (self.struct, members)
+
     def digest(self):
         """sha256 of everything generated from this family."""
         return text_digest(self.struct_code(), self.c_code())
@@ -120,9 +130,9 @@ class KernelFamily(object):
         """C++ of the argument struct, which families may share."""
         members = []
         for kind, name in self.arguments:
-            kind = kind if kind in _C_TYPES or kind == "Divisor" else "DeviceArray"
+            kind = "DeviceArray" if kind.endswith("*") else kind
             members.append("  %s %s;" % (kind, name))
-        return "struct %s {\n%s\n};\n" % (self.struct, "\n".join(members))
+        return "struct %s {\n%s\n};\n%s\n" % (self.struct, "\n".join(members), self.numbers_struct())
 
     def c_code(self):
         """C++ members for the struct of the op's node, after struct_code(): the table of rows, and `<name>_launch`.
@@ -131,16 +141,9 @@ class KernelFamily(object):
         0; or it sets a Python exception and returns -1.
         """
         types, pointers = [], []
-        for kind, name in self.arguments:
-            if kind in _C_TYPES:
-                types.append(_C_TYPES[kind])
-                pointers.append("&args->" + name)
-            elif kind == "Divisor":
-                types += ["GA_INT", "GA_UINT", "GA_INT"]
-                pointers += ["&args->%s.%s" % (name, field) for field in ("value", "multiplier", "shift")]
-            else:
-                types += ["GA_BUFFER", "GA_SIZE"]
-                pointers += ["args->%s.data" % name, "&args->%s.offset" % name]
+        for _, name in self.pointers():
+            types += ["GA_BUFFER", "GA_SIZE"]
+            pointers += ["args->%s.data" % name, "&args->%s.offset" % name]
         table = [
             "{%s}"
             % ", ".join([c_string(row.name), c_string(self.kernel_name(row))] + [str(value) for value in row[2:]])
@@ -153,9 +156,11 @@ class KernelFamily(object):
             "table": ",\n    ".join(table),
             "source": c_string(self.source),
             "wrappers": ",\n    ".join(c_string(self.wrapper(row)) for row in self.rows),
-            "types": ", ".join(types),
-            "argument_count": len(types),
-            "pointers": ", ".join(pointers),
+            # Of the last type libgpuarray looks at nothing but whether it is a buffer's; CUDA knows the size.
+            "types": ", ".join(types + ["GA_INT"]),
+            "argument_count": len(types) + 1,
+            "numbers": ", ".join("args->" + name for _, name in self.numbers()),
+            "pointers": ", ".join(pointers + ["&numbers"]),
         }
 
     def c_init_code(self):
@@ -185,6 +190,7 @@ int %(name)s_launch(int row, const size_t *grid, %(struct)s *args, PyGpuContextO
     %(wrappers)s
   };
   static const int types[] = {%(types)s};
+  %(struct)sNumbers numbers = {%(numbers)s};
   void *pointers[] = {%(pointers)s};
   const GpuRow &chosen = %(name)s_rows().rows[row];
   GpuKernel *kernel = &%(name)s_kernels[row];

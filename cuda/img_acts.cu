@@ -8,6 +8,10 @@
 // stride (block_y, block_x), and block - 1 more taps a direction, some of them zero. arrange_filters builds the filters,
 // flipped, zero where a phase has no tap; correlate.cuh does the rest and scatters the phases.
 //
+// By columns: where images and batches are small, each tap's share of the gradient, for all outputs, is one product (of
+// 1 x 1 filters: the same kernels), and add_taps sums for each pixel what the taps that reach it give. None of the
+// products is one with padding, and 4 adjacent outputs can be loaded at once whatever the batch.
+//
 // Plain: one thread gathers one pixel, in double precision.
 
 struct ArrangeFiltersArgs {
@@ -59,6 +63,48 @@ __device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
       a.out[(((filter * a.taps_y + tap_y) * a.by_taps_x.value + tap_x) * a.by_groups.value + group) * a.filter_group + m] =
           tile[lane][i];
   }
+}
+
+struct AddTapsArgs {
+  const float *columns;  // (channels, filter_rows, filter_cols, row_size): (out_rows, out_cols, n), and some padding
+  float *out;            // (channels, rows, cols, n)
+  int filter_rows;
+  int filter_cols;
+  int row_size;
+  int out_rows;
+  int out_cols;
+  int pad_y;
+  int pad_x;
+  int size;              // of out
+  Divisor by_n;
+  Divisor by_cols;
+  Divisor by_rows;
+  Divisor by_stride_y;
+  Divisor by_stride_x;
+};
+
+// One thread sums one pixel's taps, in their order.
+__device__ __forceinline__ void add_taps(const AddTapsArgs &a) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.size) return;
+  int image, row, col, r_first, s_first;
+  const int pixel = a.by_n.divide(i, image);
+  const int channel = a.by_rows.divide(a.by_cols.divide(pixel, col), row);
+  // Taps r_first + j * stride reach it, from outputs y - j; likewise in columns.
+  const int y = a.by_stride_y.divide(row + a.pad_y, r_first);
+  const int x = a.by_stride_x.divide(col + a.pad_x, s_first);
+  const int stride_y = a.by_stride_y.value, stride_x = a.by_stride_x.value;
+  const int step = stride_x * a.row_size - a.by_n.value;
+  const int j_begin = max(0, x - a.out_cols + 1);
+  const int j_end = min(x + 1, (a.filter_cols - s_first + stride_x - 1) / stride_x);
+  float sum = 0.f;
+  for (int i_y = max(0, y - a.out_rows + 1); i_y <= y && r_first + i_y * stride_y < a.filter_rows; ++i_y) {
+    const int first = (channel * a.filter_rows + r_first + i_y * stride_y) * a.filter_cols + s_first;
+    const float *taps = a.columns + first * a.row_size + ((y - i_y) * a.out_cols + x) * a.by_n.value + image;
+#pragma unroll 4
+    for (int j = j_begin; j < j_end; ++j) sum += taps[j * step];
+  }
+  a.out[i] = sum;
 }
 
 struct ImgActsArgs {

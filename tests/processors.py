@@ -70,7 +70,7 @@ def cpu():
 
 def gpu(op, all_rows):
     """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
-    precision, and all tiles of Winograd's."""
+    precision, all tiles of Winograd's, and for ImageActs its way by columns."""
     families = GPU_TWINS[type(op)].kernel_families
     names = ["", "%s=plain" % families[0].name]
     if all_rows:
@@ -79,6 +79,8 @@ def gpu(op, all_rows):
         names += ["%s=%s" % (families[0].name, row.name) for row in rows]
         tiles = [row for family in families if family.name == "winograd_patches" for row in family.rows]
         names += ["winograd=%s" % row.name for row in tiles]
+        if families[0].name == "img_acts":
+            names += ["img_acts_columns=%s" % row.name for row in rows if row.name.endswith("64x128_n4")]
     return [Processor("gpu", name) for name in names]
 
 
@@ -86,7 +88,7 @@ def row_of(op, processor):
     """The row that a processor forces, or None."""
     families = GPU_TWINS[type(op)].kernel_families
     wanted, _, name = processor.variant.partition("=")
-    wanted = "winograd_patches" if wanted == "winograd" else wanted
+    wanted = {"winograd": "winograd_patches", "img_acts_columns": "img_acts"}.get(wanted, wanted)
     return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
 
 

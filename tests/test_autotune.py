@@ -76,24 +76,33 @@ def check_rows(op_class):
         path = os.path.join(folder, "answers.txt")
         outputs, _ = run_tuned(path, op, *arrays)
         assert_close(outputs[0], wanted, 300, "tuned %s" % op_class.__name__)
-        # One answer, though the op ran twice.
+        # One answer to each question, though the op ran twice. ImageActs first asks whether by columns or not.
         lines = lines_of(path)
-        assert len(lines) == 1, lines
-        key, row, _ = lines[0].split()
-        assert key.startswith(family.name + ":") and row in [row.name for row in family.rows], lines
+        ways = [line.split()[0] for line in lines if line.startswith("ways_")]
+        assert len(ways) == (op_class is ImageActs) and len(lines) == 1 + 2 * len(ways), lines
+        key, row, _ = next(line for line in lines if line.startswith(family.name + ":")).split()
+        assert row in [row.name for row in family.rows], lines
 
         # A file with another answer is followed; what no table holds is asked anew.
         others = [r.name for r in family.rows if r.name.startswith("fma") and r.name.endswith("n4")]
         other = next(name for name in others if name != row)
         followed = os.path.join(folder, "followed.txt")
-        write(followed, "%s %s 1" % (key, other))
+        correlation = [way + " correlation 1" for way in ways]
+        write(followed, "%s %s 1" % (key, other), *correlation)
         outputs, printed = run_tuned(followed, op, *arrays)
         assert "row %s," % other in printed, printed
         assert_close(outputs[0], wanted, 300, "%s by an answer from a file" % op_class.__name__)
         stale = os.path.join(folder, "stale.txt")
-        write(stale, "%s no_such_row 1" % key)
+        write(stale, "%s no_such_row 1" % key, *correlation)
         run_tuned(stale, op, *arrays)
-        assert len(lines_of(stale)) == 2
+        assert len(lines_of(stale)) == 2 + len(ways)
+
+        for way in ways:
+            by_columns = os.path.join(folder, "columns.txt")
+            write(by_columns, way + " columns 1")
+            outputs, printed = run_tuned(by_columns, op, *arrays)
+            assert "img_acts_columns: " in printed, printed
+            assert_close(outputs[0], wanted, 300, "by columns")
 
 
 def check_tiles(op_class):
@@ -104,7 +113,7 @@ def check_tiles(op_class):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "answers.txt")
         run_tuned(path, op, *arrays)
-        answers = [line.split() for line in lines_of(path) if line.startswith("winograd_%s:" % family.name)]
+        answers = [line.split() for line in lines_of(path) if line.startswith("winograd_" + family.name)]
         assert len(answers) == 1, lines_of(path)
         for name in ("none", "2x2_3x3", "4x4_3x3"):
             followed = os.path.join(folder, name)

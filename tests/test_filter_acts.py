@@ -47,6 +47,8 @@ class ConvCase(object):
         row = row_of(op, processor)
         if processor.variant.startswith("winograd=") and row is not None:
             allowed = problems.tiles_allow(self.problem, row)
+        elif processor.variant.startswith("img_acts_columns="):
+            allowed = True
         else:
             allowed = row is None or row.vec_n == 1 or self.batch_allows_loads_of_4()
         return processor.run(op, *arrays, allowed=allowed)

@@ -4,9 +4,10 @@
 
 #section support_code_struct
 
-// What cheapest_image_correlation gave for the last shape, with the batch padded.
-ConvShape last_padded = {};
+// What was chosen for the last shape: the correlation, with the batch padded, and whether columns are faster.
+ConvShape last_shape = {};
 Correlation last_correlation;
+bool last_by_columns;
 
 int img_acts_plain(const ConvShape &s, PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyGpuArrayObject *out,
                    PyGpuContextObject *context) {
@@ -57,6 +58,54 @@ PyGpuArrayObject *arranged_filters(const char *op, const ConvShape &s, const Cor
   return arranged;
 }
 
+// The gradient by columns: c is columns_correlation(&s), `table` the rows of its product.
+int img_acts_by_columns(const char *op, const GpuRows &table, const ConvShape &s, const Correlation &c, bool tf32,
+                        PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyGpuArrayObject *out,
+                        PyGpuContextObject *context) {
+  PaddedGpuArray padded_hid;
+  PadRowsArgs pad_args;
+  const npy_int64 outputs = s.out_rows * s.out_cols * s.n;
+  if (padded_hid.fill(op, hid_acts, s.groups * s.filters * outputs, outputs, c.n, &pad_args, context,
+                      [&](PadRowsArgs *args, const size_t *grid) { return pad_rows_launch(0, grid, args, context); }) != 0)
+    return -1;
+  // A tap is to arrange_filters a phase.
+  Correlation arrangement = c;
+  arrangement.phases_y = s.filter_rows;
+  arrangement.phases_x = s.filter_cols;
+  const OwnedGpuArray arranged(arranged_filters(op, s, arrangement, filters, context));
+  const npy_int64 columns_dims[4] = {c.groups * c.m, 1, 1, c.n};
+  const OwnedGpuArray columns(arranged.get() == NULL ? NULL : new_workspace(op, columns_dims, context));
+  if (columns.get() == NULL) return -1;
+  CorrelateArgs args;
+  args.images = device_array(padded_hid.get());
+  args.filters = device_array(arranged.get());
+  const ProductShape shape = columns_product(s, c, vector_width(c.n, padded_hid.get(), columns.get()), tf32);
+  if (run_correlation(
+          op, table, c, shape, columns.get(), context, &args,
+          [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, context); },
+          [](PyGpuArrayObject *, npy_int64) { return -1; }) != 0)  // these sums are not split
+    return -1;
+  AddTapsArgs taps;
+  taps.columns = device_array(columns.get());
+  taps.out = device_array(out);
+  taps.filter_rows = (int)s.filter_rows;
+  taps.filter_cols = (int)s.filter_cols;
+  taps.row_size = (int)c.n;
+  taps.out_rows = (int)s.out_rows;
+  taps.out_cols = (int)s.out_cols;
+  taps.pad_y = (int)s.pad_y;
+  taps.pad_x = (int)s.pad_x;
+  taps.size = (int)(s.groups * s.channels * s.rows * s.cols * s.n);
+  taps.by_n = make_divisor(s.n);
+  taps.by_cols = make_divisor(s.cols);
+  taps.by_rows = make_divisor(s.rows);
+  taps.by_stride_y = make_divisor(s.stride_y);
+  taps.by_stride_x = make_divisor(s.stride_x);
+  size_t grid[3];
+  elementwise_grid(taps.size, 256, grid);
+  return add_taps_launch(0, grid, &taps, context);
+}
+
 int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyArrayObject *output_shape,
                              PyGpuArrayObject **out, PARAMS_TYPE *params) {
   const char *op = "ImageActs";
@@ -84,18 +133,26 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   const auto product = [&](const Correlation &candidate, npy_int64 workspace) {
     return correlation_product(candidate, batch % 4 == 0 ? 4 : 1, params->tf32, workspace);
   };
-  // With few channels there are many to choose from, which takes as long as a small batch: the last answer is kept.
-  if (memcmp(&padded, &last_padded, sizeof padded) != 0) {
-    last_correlation = cheapest_image_correlation(&padded, [&](const Correlation &candidate) {
-      const ProductShape shape = product(candidate, 0);
-      const Choice choice = cheapest_row(table, shape, card);
-      return row_cost(table.rows[choice.row], shape, choice.splits, card);
-    });
-    last_padded = padded;
+  const npy_int64 copied = batch == s.n ? 0 : 4 * hid_dims[0] * hid_dims[1] * hid_dims[2] * batch;
+  const auto with_arrangement = [&](const Correlation &candidate) {
+    return product(candidate, copied + 4 * s.filters * candidate.taps_y * candidate.taps_x * candidate.filter_stride);
+  };
+  const Correlation columns = columns_correlation(&s);
+  const ProductShape with_columns = columns_product(s, columns, 4, params->tf32);
+  const auto cost = [&](const ProductShape &shape) {
+    const Choice choice = cheapest_row(table, shape, card);
+    return row_cost(table.rows[choice.row], shape, choice.splits, card);
+  };
+  // There may be many to choose from, which takes as long as a small batch: the last answer is kept.
+  if (memcmp(&s, &last_shape, sizeof s) != 0) {
+    last_correlation = cheapest_image_correlation(
+        &padded, [&](const Correlation &candidate) { return cost(product(candidate, 0)); });
+    last_by_columns = columns_fit(columns) && cost(with_columns) < cost(with_arrangement(last_correlation));
+    last_shape = s;
   }
   Correlation c = last_correlation;
   c.out_n = s.n;
-  const auto run_direct = [&] {
+  const auto run_correlation_of_images = [&] {
     PaddedGpuArray padded_hid;
     PadRowsArgs pad_args;
     if (padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
@@ -110,7 +167,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     args.filters = device_array(arranged.get());
     ProductShape shape = product(c, 0);
     shape.vec_n = vector_width(batch, padded_hid.get(), *out);
-    shape.workspace = padded_hid.copied_bytes() + 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
+    shape.workspace = with_arrangement(c).workspace;
     return run_correlation(
         op, table, c, shape, *out, params->context, &args,
         [&](int row, const size_t *grid) {
@@ -125,16 +182,45 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
           return sum_partials_launch(0, grid, &sum_args, params->context);
         });
   };
+  // Its rows are the table's too, by a name of their own.
+  GpuRows columns_table = table;
+  columns_table.family = "img_acts_columns";
+  const auto run_columns = [&] {
+    return img_acts_by_columns(op, columns_table, s, columns, params->tf32, hid_array.get(), filter_array.get(), *out,
+                               params->context);
+  };
+  size_t length;
+  bool by_columns = forced_row(columns_table.family, &length) != NULL;
+  if (!by_columns && forced_row(table.family, &length) == NULL) {
+    by_columns = last_by_columns;
+    if (tuning_file() != NULL && columns_fit(columns)) {
+      const std::string key = "ways_" + tuning_key(table, with_arrangement(c), card) + ":" +
+                              tuning_key(columns_table, with_columns, card);
+      const Way correlation_way = {"correlation", 1}, columns_way = {"columns", 1};
+      Way way;
+      if (fastest_way(
+              key, *out,
+              [&](const Way &known) { return known.name == correlation_way.name || known.name == columns_way.name; },
+              [&] { return std::vector<Way>{correlation_way, columns_way}; },
+              [&](const Way &tried) {
+                return tried.name == columns_way.name ? run_columns() : run_correlation_of_images();
+              },
+              &way) != 0)
+        return -1;
+      by_columns = way.name == columns_way.name;
+    }
+  }
   const Correlation unpadded = image_correlation(&s, 1, 1);
-  const npy_int64 copied = batch == s.n ? 0 : 4 * hid_dims[0] * hid_dims[1] * hid_dims[2] * batch;
-  return run_correlation_plan(table, product(c, copied), unpadded, *out, params->context, [&](const WinogradPlan &plan) {
-    if (plan.row < 0) return run_direct();
-    const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
-    if (arranged.get() == NULL) return -1;
-    WinogradOutputsArgs outputs;
-    return winograd_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
-                                params->context, &outputs, [&](const size_t *grid) {
-                                  return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
-                                });
-  });
+  return run_correlation_plan(
+      by_columns ? columns_table : table, by_columns ? with_columns : product(c, copied), unpadded, *out, params->context,
+      [&](const WinogradPlan &plan) {
+        if (plan.row < 0) return by_columns ? run_columns() : run_correlation_of_images();
+        const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
+        if (arranged.get() == NULL) return -1;
+        WinogradOutputsArgs outputs;
+        return winograd_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
+                                    params->context, &outputs, [&](const size_t *grid) {
+                                      return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
+                                    });
+      });
 }
