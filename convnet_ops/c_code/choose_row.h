@@ -93,13 +93,15 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   // what was measured at a half.
   const double rounds = floor(most / row.blocks_per_sm), last = most - rounds * row.blocks_per_sm;
   const double full_blocks = rounds * row.blocks_per_sm + sqrt(last * row.blocks_per_sm);
+  // What is no sum takes the last blocks as long as one.
+  const double overhead_blocks = rounds * row.blocks_per_sm + (last > 0 ? sqrt(row.blocks_per_sm) : 0);
   const double narrow = row.vec_m * row.vec_n < shape.vec_m * shape.vec_n || row.vec_n == 1 ? 1.25 : 1;
   const double flop_per_us = row.weight * card_speed(row, card) / narrow * 1e6 / 132;
   // What a block does before and after its sums takes as long as so many products of each of them: 50 for multiply-adds, 120
   // for three TF32 products on layers with sums of 25 and 363.
   const double overhead = row.weight * (row.capability > 0 ? 1.8 : 1.1);
-  const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits + overhead;
-  double time = full_blocks * row.tile_m * row.tile_n * 2 * depth / flop_per_us;
+  const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits;
+  double time = (full_blocks * depth + overhead_blocks * overhead) * row.tile_m * row.tile_n * 2 / flop_per_us;
   // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9.
   if (shape.workspace > 0) time += 3 + 2. * shape.workspace / 2.5e6;
   // A second kernel, which reads all that the splits have written.
@@ -111,8 +113,8 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
 static inline long long cheapest_splits(const GpuRow &row, const ProductShape &shape, const Card &card) {
   long long best = shape.least_splits > 1 ? shape.least_splits : 1;
   double best_cost = row_cost(row, shape, best, card);
-  // Sums shorter than 64 are not worth a block.
-  const long long most = shape.most_splits < shape.depth / 64 ? shape.most_splits : shape.depth / 64;
+  // Sums shorter than 32 are not worth a block.
+  const long long most = shape.most_splits < shape.depth / 32 ? shape.most_splits : shape.depth / 32;
   const long long blocks = ((shape.m + row.tile_m - 1) / row.tile_m) * ((shape.n + row.tile_n - 1) / row.tile_n) *
                            shape.batches;
   for (long long splits = best + 1; splits <= most; splits += 1 + splits / 4) {

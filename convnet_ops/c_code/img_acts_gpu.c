@@ -68,11 +68,12 @@ int img_acts_by_columns(const char *op, const GpuRows &table, const ConvShape &s
   if (padded_hid.fill(op, hid_acts, s.groups * s.filters * outputs, outputs, c.n, &pad_args, context,
                       [&](PadRowsArgs *args, const size_t *grid) { return pad_rows_launch(0, grid, args, context); }) != 0)
     return -1;
-  // A tap is to arrange_filters a phase.
-  Correlation arrangement = c;
-  arrangement.phases_y = s.filter_rows;
-  arrangement.phases_x = s.filter_cols;
-  const OwnedGpuArray arranged(arranged_filters(op, s, arrangement, filters, context));
+  // A tap of a channel is to arrange_filters a channel.
+  ConvShape taps_as_channels = s;
+  taps_as_channels.channels = c.m;
+  taps_as_channels.filter_rows = taps_as_channels.filter_cols = 1;
+  taps_as_channels.stride_y = taps_as_channels.stride_x = 1;
+  const OwnedGpuArray arranged(arranged_filters(op, taps_as_channels, c, filters, context));
   const npy_int64 columns_dims[4] = {c.groups * c.m, 1, 1, c.n};
   const OwnedGpuArray columns(arranged.get() == NULL ? NULL : new_workspace(op, columns_dims, context));
   if (columns.get() == NULL) return -1;
