@@ -9,6 +9,7 @@ from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families
 from convnet_ops.kernels import KernelFamily, Row
+from convnet_ops.weight_acts import weight_acts_family
 from theano.gradient import DisconnectedType
 
 
@@ -114,4 +115,4 @@ class GpuImageActs(GpuOp, ImageActs):
         KernelFamily("add_taps", ["img_acts.cu"], "AddTapsArgs", [Row("plain", "add_taps", 256)]),
         winograd.OUTPUTS,
     )
-    kernel_families += correlation_families() + partial_families()
+    kernel_families += correlation_families() + partial_families() + (weight_acts_family(),)

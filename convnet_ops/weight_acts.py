@@ -8,7 +8,6 @@ from convnet_ops import winograd
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs, partial_families, tile_size
-from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from theano.compile.ops import Shape_i
 from theano.gradient import DisconnectedType
@@ -72,6 +71,8 @@ class WeightActs(BaseActs):
         return [[True, False], [True, False], [False, False]]
 
     def grad(self, inputs, output_gradients):
+        from convnet_ops.img_acts import ImageActs
+
         images, hid_grads, _ = inputs
         filters = output_gradients[0]
         if isinstance(filters.type, DisconnectedType):
@@ -127,13 +128,18 @@ def _row(vec, kind, product, stages, blocks_per_sm, weight):
     )
 
 
+def weight_acts_family():
+    """The direct kernels of WeightActs, which compute ImageActs' columns too."""
+    return KernelFamily("weight_acts", ["product.cuh", "weight_acts.cu"], "WeightActsArgs", _rows())
+
+
 class GpuWeightActs(GpuOp, WeightActs):
     """WeightActs on the GPU; the graph rewrites make it."""
 
     c_file = "weight_acts_gpu.c"
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
-        KernelFamily("weight_acts", ["product.cuh", "weight_acts.cu"], "WeightActsArgs", _rows()),
+        weight_acts_family(),
         winograd.PATCHES,
         winograd.GRADIENTS,
         winograd.TAPS,

@@ -8,9 +8,10 @@
 // stride (block_y, block_x), and block - 1 more taps a direction, some of them zero. arrange_filters builds the filters,
 // flipped, zero where a phase has no tap; correlate.cuh does the rest and scatters the phases.
 //
-// By columns: where images and batches are small, each tap's share of the gradient, for all outputs, is one product (of
-// 1 x 1 filters: the same kernels), and add_taps sums for each pixel what the taps that reach it give. None of the
-// products is one with padding, and 4 adjacent outputs can be loaded at once whatever the batch.
+// By columns: where images and batches are small, each tap's share of the gradient, for all outputs, is one matrix product,
+// and add_taps sums for each pixel what the taps that reach it give. The product is one of weight_acts.cu: the filters lie
+// as its images do, filter fastest, and the outputs' gradients are transposed to lie so. It has none with padding, and
+// loads 4 filters at once whatever the batch.
 //
 // Plain: one thread gathers one pixel, in double precision.
 
@@ -66,11 +67,11 @@ __device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
 }
 
 struct AddTapsArgs {
-  const float *columns;  // (channels, filter_rows, filter_cols, row_size): (out_rows, out_cols, n), and some padding
+  const float *columns;  // (channels, filter_rows, filter_cols, out_rows, out_cols, n)
   float *out;            // (channels, rows, cols, n)
   int filter_rows;
   int filter_cols;
-  int row_size;
+  int row_size;          // out_rows * out_cols * n
   int out_rows;
   int out_cols;
   int pad_y;

@@ -80,7 +80,9 @@ def gpu(op, all_rows):
         tiles = [row for family in families if family.name == "winograd_patches" for row in family.rows]
         names += ["winograd=%s" % row.name for row in tiles]
         if families[0].name == "img_acts":
-            names += ["img_acts_columns=%s" % row.name for row in rows if row.name.endswith("64x128_n4")]
+            products = [row for family in families if family.name == "weight_acts" for row in family.rows]
+            products = [row for row in products if "tf32_64x64_" in row.name and bool(row.tf32) == tf32]
+            names += ["img_acts_columns=%s" % row.name for row in products]
     return [Processor("gpu", name) for name in names]
 
 
@@ -88,7 +90,7 @@ def row_of(op, processor):
     """The row that a processor forces, or None."""
     families = GPU_TWINS[type(op)].kernel_families
     wanted, _, name = processor.variant.partition("=")
-    wanted = {"winograd": "winograd_patches", "img_acts_columns": "img_acts"}.get(wanted, wanted)
+    wanted = {"winograd": "winograd_patches", "img_acts_columns": "weight_acts"}.get(wanted, wanted)
     return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
 
 

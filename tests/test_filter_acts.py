@@ -48,7 +48,8 @@ class ConvCase(object):
         if processor.variant.startswith("winograd=") and row is not None:
             allowed = problems.tiles_allow(self.problem, row)
         elif processor.variant.startswith("img_acts_columns="):
-            allowed = True
+            filters = self.problem.filters[3]
+            allowed = self.problem.groups == 1 and (row.vec_n == 1 or filters % 4 == 0)
         else:
             allowed = row is None or row.vec_n == 1 or self.batch_allows_loads_of_4()
         return processor.run(op, *arrays, allowed=allowed)

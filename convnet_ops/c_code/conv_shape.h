@@ -305,22 +305,6 @@ static inline Correlation image_correlation(const ConvShape *s, npy_int64 block_
   return c;
 }
 
-// ImageActs by columns: products of the filters with the output's gradients, for each channel and tap (c.m) and all outputs
-// (c.n, padded so that 4 divides it), which add_taps (cuda/img_acts.cu) sums.
-static inline Correlation columns_correlation(const ConvShape *s) {
-  Correlation c;
-  c.groups = s->groups;
-  c.channels = s->filters;
-  c.rows = c.cols = c.grid_rows = c.grid_cols = c.out_rows = c.out_cols = 1;
-  c.n = c.out_n = (s->out_rows * s->out_cols * s->n + 3) / 4 * 4;
-  c.m = s->channels * s->filter_rows * s->filter_cols;
-  c.filter_group = (c.m + 3) / 4 * 4;
-  c.filter_stride = s->groups * c.filter_group;
-  c.taps_y = c.taps_x = c.stride_y = c.stride_x = c.phases_y = c.phases_x = 1;
-  c.pad_y = c.pad_x = c.base_y = c.base_x = 0;
-  return c;
-}
-
 // The image correlation of least cost(correlation). Where channels and phases are few, blocks of up to 4 x 6 phases are
 // tried: 1 x 5 is best for 3 channels and filters of 11 x 11, whose 15 phases nearly fill 16 rows.
 template <typename Cost>

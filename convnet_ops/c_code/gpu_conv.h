@@ -143,18 +143,6 @@ static ProductShape padded_product(Correlation c, bool tf32) {
   return correlation_product(c, c.n % 4 == 0 ? 4 : 1, tf32, copied);
 }
 
-// The product of ImageActs by columns, with all that is written and read again as its workspace.
-static ProductShape columns_product(const ConvShape &s, const Correlation &c, int vec_n, bool tf32) {
-  const npy_int64 outputs = s.out_rows * s.out_cols * s.n;
-  const npy_int64 copied = c.n == outputs ? 0 : c.groups * c.channels * c.n;
-  ProductShape shape = correlation_product(c, vec_n, tf32, 4 * (c.groups * c.m * c.n + c.channels * c.filter_stride + copied));
-  shape.most_splits = 1;
-  return shape;
-}
-
-// Whether the columns are no larger than partial sums may be.
-static bool columns_fit(const Correlation &c) { return 4. * c.groups * c.m * c.n <= kPartialBytes; }
-
 // Runs a correlation into `out`: chooses the row and the splits, fills the arguments, and calls launch(row, grid), and where
 // the sums are split sum(partials, splits) after it. args->images and args->filters are set.
 template <typename Args, typename Launch, typename Sum>

@@ -2,6 +2,21 @@
 
 #include "gpu_conv.h"
 
+// The product of ImageActs by columns: sums over filters for each tap of a channel and each output. What is written and
+// read again is its workspace.
+static ProductShape columns_product(const ConvShape &s, int vec_n, bool tf32) {
+  const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols, outputs = s.out_rows * s.out_cols * s.n;
+  const ProductShape shape = {taps, outputs, 1, 1, vec_n, 0, 1, 0, 0, s.filters, 1, 1, tf32,
+                              4 * outputs * (taps + s.filters), false};
+  return shape;
+}
+
+// Whether there are columns, of one group, no larger than partial sums may be.
+static bool columns_fit(const ConvShape &s) {
+  const double taps = (double)s.channels * s.filter_rows * s.filter_cols;
+  return s.groups == 1 && 4 * taps * s.out_rows * s.out_cols * s.n <= kPartialBytes;
+}
+
 #section support_code_struct
 
 // What was chosen for the last shape: the correlation, with the batch padded, and whether columns are faster.
@@ -58,53 +73,63 @@ PyGpuArrayObject *arranged_filters(const char *op, const ConvShape &s, const Cor
   return arranged;
 }
 
-// The gradient by columns: c is columns_correlation(&s), `table` the rows of its product.
-int img_acts_by_columns(const char *op, const GpuRows &table, const ConvShape &s, const Correlation &c, bool tf32,
-                        PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyGpuArrayObject *out,
-                        PyGpuContextObject *context) {
-  PaddedGpuArray padded_hid;
-  PadRowsArgs pad_args;
-  const npy_int64 outputs = s.out_rows * s.out_cols * s.n;
-  if (padded_hid.fill(op, hid_acts, s.groups * s.filters * outputs, outputs, c.n, &pad_args, context,
-                      [&](PadRowsArgs *args, const size_t *grid) { return pad_rows_launch(0, grid, args, context); }) != 0)
-    return -1;
-  // A tap of a channel is to arrange_filters a channel.
-  ConvShape taps_as_channels = s;
-  taps_as_channels.channels = c.m;
-  taps_as_channels.filter_rows = taps_as_channels.filter_cols = 1;
-  taps_as_channels.stride_y = taps_as_channels.stride_x = 1;
-  const OwnedGpuArray arranged(arranged_filters(op, taps_as_channels, c, filters, context));
-  const npy_int64 columns_dims[4] = {c.groups * c.m, 1, 1, c.n};
+// The gradient by columns, with a row of `table`: the product is a gradient of filters, where the filters are the images and
+// each output is a filter.
+int img_acts_by_columns(const char *op, const GpuRows &table, const ConvShape &s, bool tf32, PyGpuArrayObject *hid_acts,
+                        PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context) {
+  const npy_int64 outputs = s.out_rows * s.out_cols * s.n, taps = s.channels * s.filter_rows * s.filter_cols;
+  // hid_acts as (outputs, filters): what arrange_filters makes of 1 x 1 filters.
+  ConvShape transposed = s;
+  transposed.channels = s.filters;
+  transposed.filters = outputs;
+  transposed.filter_rows = transposed.filter_cols = transposed.stride_y = transposed.stride_x = 1;
+  Correlation arrangement = image_correlation(&transposed, 1, 1);
+  arrangement.filter_group = arrangement.filter_stride = s.filters;
+  const OwnedGpuArray arranged(arranged_filters(op, transposed, arrangement, hid_acts, context));
+  const npy_int64 columns_dims[4] = {1, 1, taps, outputs};
   const OwnedGpuArray columns(arranged.get() == NULL ? NULL : new_workspace(op, columns_dims, context));
   if (columns.get() == NULL) return -1;
-  CorrelateArgs args;
-  args.images = device_array(padded_hid.get());
-  args.filters = device_array(arranged.get());
-  const ProductShape shape = columns_product(s, c, vector_width(c.n, padded_hid.get(), columns.get()), tf32);
-  if (run_correlation(
-          op, table, c, shape, columns.get(), context, &args,
-          [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, context); },
-          [](PyGpuArrayObject *, npy_int64) { return -1; }) != 0)  // these sums are not split
+  WeightActsArgs args;
+  args.images = device_array(filters);
+  args.hid_grads = device_array(arranged.get());
+  args.partials = args.gradient = device_array(columns.get());
+  args.channels = args.taps = (int)taps;
+  args.rows = args.cols = 1;
+  args.filters_per_group = args.filter_count = (int)outputs;
+  args.length = (int)s.filters;
+  args.split_length = (int)((s.filters + 15) / 16 * 16);
+  args.stride_y = args.stride_x = 1;
+  args.pad_y = args.pad_x = 0;
+  args.by_n = make_divisor(s.filters);
+  args.by_out_cols = args.by_window = args.by_filter_cols = make_divisor(1);
+  const ProductShape shape = columns_product(s, vector_width(s.filters, filters, arranged.get()), tf32);
+  if (run_choice(table, shape, context, columns.get(), [&](const Choice &choice) {
+        const GpuRow &row = table.rows[choice.row];
+        const npy_int64 m_tiles = (taps + row.tile_m - 1) / row.tile_m;
+        args.by_m_tiles = make_divisor(m_tiles);
+        const size_t grid[3] = {(size_t)(m_tiles * ((outputs + row.tile_n - 1) / row.tile_n)), 1, 1};
+        return weight_acts_launch(choice.row, grid, &args, context);
+      }) != 0)
     return -1;
-  AddTapsArgs taps;
-  taps.columns = device_array(columns.get());
-  taps.out = device_array(out);
-  taps.filter_rows = (int)s.filter_rows;
-  taps.filter_cols = (int)s.filter_cols;
-  taps.row_size = (int)c.n;
-  taps.out_rows = (int)s.out_rows;
-  taps.out_cols = (int)s.out_cols;
-  taps.pad_y = (int)s.pad_y;
-  taps.pad_x = (int)s.pad_x;
-  taps.size = (int)(s.groups * s.channels * s.rows * s.cols * s.n);
-  taps.by_n = make_divisor(s.n);
-  taps.by_cols = make_divisor(s.cols);
-  taps.by_rows = make_divisor(s.rows);
-  taps.by_stride_y = make_divisor(s.stride_y);
-  taps.by_stride_x = make_divisor(s.stride_x);
+  AddTapsArgs taps_args;
+  taps_args.columns = device_array(columns.get());
+  taps_args.out = device_array(out);
+  taps_args.filter_rows = (int)s.filter_rows;
+  taps_args.filter_cols = (int)s.filter_cols;
+  taps_args.row_size = (int)outputs;
+  taps_args.out_rows = (int)s.out_rows;
+  taps_args.out_cols = (int)s.out_cols;
+  taps_args.pad_y = (int)s.pad_y;
+  taps_args.pad_x = (int)s.pad_x;
+  taps_args.size = (int)(s.groups * s.channels * s.rows * s.cols * s.n);
+  taps_args.by_n = make_divisor(s.n);
+  taps_args.by_cols = make_divisor(s.cols);
+  taps_args.by_rows = make_divisor(s.rows);
+  taps_args.by_stride_y = make_divisor(s.stride_y);
+  taps_args.by_stride_x = make_divisor(s.stride_x);
   size_t grid[3];
-  elementwise_grid(taps.size, 256, grid);
-  return add_taps_launch(0, grid, &taps, context);
+  elementwise_grid(taps_args.size, 256, grid);
+  return add_taps_launch(0, grid, &taps_args, context);
 }
 
 int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyArrayObject *output_shape,
@@ -138,17 +163,19 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   const auto with_arrangement = [&](const Correlation &candidate) {
     return product(candidate, copied + 4 * s.filters * candidate.taps_y * candidate.taps_x * candidate.filter_stride);
   };
-  const Correlation columns = columns_correlation(&s);
-  const ProductShape with_columns = columns_product(s, columns, 4, params->tf32);
-  const auto cost = [&](const ProductShape &shape) {
-    const Choice choice = cheapest_row(table, shape, card);
-    return row_cost(table.rows[choice.row], shape, choice.splits, card);
+  GpuRows columns_table = weight_acts_rows();
+  columns_table.family = "img_acts_columns";
+  const ProductShape with_columns = columns_product(s, s.filters % 4 == 0 ? 4 : 1, params->tf32);
+  const auto cost = [&](const GpuRows &rows, const ProductShape &shape) {
+    const Choice choice = cheapest_row(rows, shape, card);
+    return row_cost(rows.rows[choice.row], shape, choice.splits, card);
   };
   // There may be many to choose from, which takes as long as a small batch: the last answer is kept.
   if (memcmp(&s, &last_shape, sizeof s) != 0) {
     last_correlation = cheapest_image_correlation(
-        &padded, [&](const Correlation &candidate) { return cost(product(candidate, 0)); });
-    last_by_columns = columns_fit(columns) && cost(with_columns) < cost(with_arrangement(last_correlation));
+        &padded, [&](const Correlation &candidate) { return cost(table, product(candidate, 0)); });
+    last_by_columns =
+        columns_fit(s) && cost(columns_table, with_columns) < cost(table, with_arrangement(last_correlation));
     last_shape = s;
   }
   Correlation c = last_correlation;
@@ -183,18 +210,21 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
           return sum_partials_launch(0, grid, &sum_args, params->context);
         });
   };
-  // Its rows are the table's too, by a name of their own.
-  GpuRows columns_table = table;
-  columns_table.family = "img_acts_columns";
   const auto run_columns = [&] {
-    return img_acts_by_columns(op, columns_table, s, columns, params->tf32, hid_array.get(), filter_array.get(), *out,
+    return img_acts_by_columns(op, columns_table, s, params->tf32, hid_array.get(), filter_array.get(), *out,
                                params->context);
   };
   size_t length;
-  bool by_columns = forced_row(columns_table.family, &length) != NULL;
+  const char *forced = forced_row(columns_table.family, &length);
+  bool by_columns = forced != NULL;
+  if (by_columns && s.groups > 1) {
+    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: img_acts_columns=%.200s wants groups 1; they are %lld", forced,
+                 (long long)s.groups);
+    return -1;
+  }
   if (!by_columns && forced_row(table.family, &length) == NULL) {
     by_columns = last_by_columns;
-    if (tuning_file() != NULL && columns_fit(columns)) {
+    if (tuning_file() != NULL && columns_fit(s)) {
       const std::string key = "ways_" + tuning_key(table, with_arrangement(c), card) + ":" +
                               tuning_key(columns_table, with_columns, card);
       const Way correlation_way = {"correlation", 1}, columns_way = {"columns", 1};
