@@ -216,6 +216,7 @@ MARKERS = {
     "table": markdown,
     "ours": ours_markdown,
     "batches": layers_markdown,
+    "small-batches": layers_markdown,
     "more-layers": layers_markdown,
     "memory": memory_markdown,
     "memory-cpu": memory_markdown,

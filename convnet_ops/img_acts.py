@@ -1,6 +1,7 @@
 """ImageActs: the gradient of FilterActs' images, and the transposed convolution.
 
-CPU code: c_code/img_acts.c, GPU host code: c_code/img_acts_gpu.c, kernels: cuda/img_acts.cu and cuda/correlate.cuh.
+CPU code: c_code/img_acts.c, GPU host code: c_code/img_acts_gpu.c, kernels: cuda/img_acts.cu, cuda/correlate.cuh and, by
+columns, cuda/weight_acts.cu.
 """
 
 import theano.tensor as T
@@ -45,7 +46,7 @@ class ImageActs(BaseActs):
         without elements or, on the GPU, with 2**31 or more.
     MemoryError
         No room for the output or the workspace, which holds the filters rearranged: about their size, and several times
-        that where channels are few; and for Winograd's tiles more.
+        that where channels are few; for Winograd's tiles more; by columns, in small batches, up to 64 MB.
     """
 
     c_file = "img_acts.c"
