@@ -117,7 +117,7 @@ class KernelFamily(object):
     def numbers_struct(self):
         """A struct of the numbers, of 4 bytes each, as C++ and as CUDA.
 
-        A kernel takes it by value: as parameters of their own they would cost a launch some 2 microseconds.
+        A kernel takes it by value, since each parameter takes the host some time at every launch.
         """
         members = " ".join("%s %s;" % argument for argument in self.numbers())
         return "struct %sNumbers { %s };" % (self.struct, members)

@@ -63,6 +63,18 @@ class ConvCase(object):
 OPS = (FilterActs, ImageActs, WeightActs)
 
 
+def test_columns_of_too_many_outputs_are_refused():
+    gpu_or_skip()
+    size = np.array([1449, 1449])
+    hid, filters = np.ones((1, 1449, 1449, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
+    try:
+        Processor("gpu", "img_acts_columns=fma_64x64_n1").run(ImageActs(), hid, filters, size)
+    except ValueError as error:
+        assert "at most 2097120 outputs" in str(error), error
+    else:
+        raise AssertionError("no error")
+
+
 def test_cpu():
     for problem in problems.CONV_PROBLEMS:
         for dtype in ("float32", "float64"):

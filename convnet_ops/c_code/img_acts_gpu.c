@@ -11,10 +11,17 @@ static ProductShape columns_product(const ConvShape &s, int vec_n, bool tf32) {
   return shape;
 }
 
-// Whether there are columns, of one group, no larger than partial sums may be.
+// Each filter's outputs that the grid of arrange_filters can transpose.
+static const npy_int64 kColumnOutputs = 65535 * 32;
+
+static bool columns_possible(const ConvShape &s) {
+  return s.groups == 1 && s.out_rows * s.out_cols * s.n <= kColumnOutputs;
+}
+
+// Whether the columns are no larger than partial sums may be, too.
 static bool columns_fit(const ConvShape &s) {
   const double taps = (double)s.channels * s.filter_rows * s.filter_cols;
-  return s.groups == 1 && 4 * taps * s.out_rows * s.out_cols * s.n <= kPartialBytes;
+  return columns_possible(s) && 4 * taps * s.out_rows * s.out_cols * s.n <= kPartialBytes;
 }
 
 #section support_code_struct
@@ -217,9 +224,11 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   size_t length;
   const char *forced = forced_row(columns_table.family, &length);
   bool by_columns = forced != NULL;
-  if (by_columns && s.groups > 1) {
-    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: img_acts_columns=%.200s wants groups 1; they are %lld", forced,
-                 (long long)s.groups);
+  if (by_columns && !columns_possible(s)) {
+    PyErr_Format(PyExc_ValueError,
+                 "CONVNET_OPS_VARIANT: img_acts_columns=%.200s wants 1 group and at most %lld outputs of a filter; there are "
+                 "%lld groups and %lld outputs",
+                 forced, (long long)kColumnOutputs, (long long)s.groups, (long long)(s.out_rows * s.out_cols * s.n));
     return -1;
   }
   if (!by_columns && forced_row(table.family, &length) == NULL) {
