@@ -238,14 +238,15 @@ def main(arguments):
     with open(arguments[0], encoding="utf-8") as file:
         result = json.load(file)
     name = result.get("table", "memory" if "op" in result["rows"][0] else "table")
-    table = MARKERS[name](result)
+    target = arguments[2] if len(arguments) > 2 else name
+    table = MARKERS.get(target, MARKERS[name])(result)
     if len(arguments) == 1:
         print(table)
         return
     with open(arguments[1], encoding="utf-8") as file:
         text = file.read()
     with open(arguments[1], "w", encoding="utf-8") as file:
-        file.write(replace_table(text, arguments[2] if len(arguments) > 2 else name, table))
+        file.write(replace_table(text, target, table))
 
 
 if __name__ == "__main__":
