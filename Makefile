@@ -56,6 +56,8 @@ bench: .venv/installed
 	$(VENV_PYTHON) -m benchmarks.conv benchmarks/results/conv.json \
 	  --torch-python '$(or $(TORCH_PYTHON),$(error bench: name a Python that has PyTorch in TORCH_PYTHON))'
 	$(VENV_PYTHON) -m benchmarks.table benchmarks/results/conv.json benchmarks/README.md
+	$(VENV_PYTHON) -m benchmarks.table benchmarks/results/conv.json benchmarks/README.md ours
+	$(VENV_PYTHON) -m benchmarks.chart benchmarks/results/conv.json benchmarks/results/conv.svg
 	for device in cuda cpu; do \
 	  for bench in networks swapped; do \
 	    $(VENV_PYTHON) -m benchmarks.$$bench benchmarks/results/$${bench}_$$device.json --device $$device && \
