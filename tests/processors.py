@@ -82,6 +82,7 @@ def gpu(op, all_rows):
         if families[0].name == "img_acts":
             products = [row for family in families if family.name == "weight_acts" for row in family.rows]
             products = [row for row in products if "tf32_64x64_" in row.name and bool(row.tf32) == tf32]
+            assert len(products) == 2, products
             names += ["img_acts_columns=%s" % row.name for row in products]
     return [Processor("gpu", name) for name in names]
 

@@ -3,10 +3,11 @@
 import json
 import os
 import tempfile
-from unittest import SkipTest
 from xml.etree import ElementTree
 
 import numpy as np
+
+from benchmarks import chart
 
 DIRECTIONS = ("fwd", "dimages", "dfilters")
 LAYERS = (("first", 128), ("second", 64))
@@ -17,16 +18,6 @@ LABELS = {
     ("convnet_ops", "tf32", "c01b"): "convnet_ops TF32",
     ("cudnn", "tf32", "channels_last"): "cuDNN TF32",
 }
-
-
-def chart_module():
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise SkipTest("matplotlib is not installed") from error
-    from benchmarks import chart
-
-    return chart
 
 
 def made_up_result(keys, layers=LAYERS):
@@ -80,7 +71,6 @@ def tick_labels(axes):
 
 
 def test_all_libraries():
-    chart = chart_module()
     # Ours in bc01 is in the results too, and has no bar.
     result = made_up_result(list(LABELS) + [("convnet_ops", "float32", "bc01")])
     figure = chart.draw(result)
@@ -94,7 +84,6 @@ def test_all_libraries():
 
 def test_places():
     """Bars stand in the order of their labels, each group around its tick, none over another."""
-    chart = chart_module()
     axes = chart.draw(made_up_result(list(LABELS))).axes[0]
     groups = list(zip(*(bar.patches for bar in axes.containers)))
     spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for group in groups for patch in group]
@@ -106,7 +95,6 @@ def test_places():
 
 
 def test_missing_peers():
-    chart = chart_module()
     for peers in ([], [("theano_corrmm", "float32", "bc01")]):
         keys = [("convnet_ops", "float32", "c01b"), ("convnet_ops", "tf32", "c01b")] + peers
         result = made_up_result(keys)
@@ -115,7 +103,6 @@ def test_missing_peers():
 
 def test_missing_row():
     """A peer that lacks a layer has bars of the others, and no mean, which would be one of other layers."""
-    chart = chart_module()
     keys = [("convnet_ops", "float32", "c01b"), ("cudnn", "float32", "nchw")]
     result = made_up_result(keys)
     assert result["rows"].pop(1)["impl"] == "cudnn"
@@ -127,7 +114,6 @@ def test_missing_row():
 
 def test_labels():
     """A layer with several batches names them, and a long name is broken."""
-    chart = chart_module()
     result = made_up_result(list(LABELS), (("first", 1), ("first", 16), ("alex2_two_groups", 64)))
     figure = chart.draw(result)
     check_bars(figure, result, list(LABELS))
@@ -136,7 +122,6 @@ def test_labels():
 
 def test_file():
     """The command writes an SVG, and the same one again."""
-    chart = chart_module()
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "result.json")
         with open(source, "w", encoding="utf-8") as file:

@@ -161,7 +161,9 @@ static inline Choice cheapest_row(const GpuRows &table, const ProductShape &shap
     Card card;
     Choice choice;
   };
-  static Answer answers[16];
+  // Enough for the layers of a network, which this is called for in turn.
+  constexpr int count = 128;
+  static Answer answers[count];
   static int next = 0;
   for (const Answer &known : answers)
     if (known.rows == table.rows && known.card.multiprocessors == card.multiprocessors &&
@@ -169,7 +171,7 @@ static inline Choice cheapest_row(const GpuRows &table, const ProductShape &shap
       return known.choice;
   const Answer answer = {table.rows, shape, card, search_cheapest_row(table, shape, card)};
   answers[next] = answer;
-  next = (next + 1) % 16;
+  next = (next + 1) % count;
   return answer.choice;
 }
 
