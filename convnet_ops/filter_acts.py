@@ -5,7 +5,7 @@ code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh with cuda/product.cu
 cuda/filter_acts.cu.
 """
 
-from convnet_ops import shapes, winograd
+from convnet_ops import shapes, tiles
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.kernels import KernelFamily, Row
@@ -158,8 +158,8 @@ def correlation_families():
     """The direct kernels of FilterActs, which are those of Winograd's products too, and what comes before these."""
     return (
         KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
-        winograd.PATCHES,
-        winograd.FILTERS,
+        tiles.PATCHES,
+        tiles.FILTERS,
     )
 
 
@@ -180,7 +180,7 @@ class GpuFilterActs(GpuOp, FilterActs):
     kernel_families = (
         correlation_families()
         + (
-            winograd.OUTPUTS,
+            tiles.OUTPUTS,
             KernelFamily("filter_acts_plain", ["filter_acts.cu"], "FilterActsArgs", [Row("plain", "filter_acts", 256)]),
         )
         + partial_families()

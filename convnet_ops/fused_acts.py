@@ -13,7 +13,7 @@ from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from convnet_ops.layout import ContiguousOnGpu
 from convnet_ops.weight_acts import WeightActs
-from convnet_ops.winograd import winograd_family
+from convnet_ops.tiles import tile_family
 from theano.gof import ParamsType
 from theano.gpuarray.basic_ops import as_gpuarray_variable
 from theano.gradient import DisconnectedType
@@ -215,7 +215,9 @@ _FUSED_FILES = [
     "correlate.cuh",
     "filter_acts.cu",
     "partials.cu",
+    "tiles.cuh",
     "winograd.cu",
+    "fft.cu",
     "fused_filter_acts.cu",
 ]
 
@@ -237,7 +239,7 @@ class GpuFusedFilterActs(GpuOp, FusedFilterActs):
         )
         + partial_families()[:1]
         + correlation_families()
-        + (winograd_family("fused_winograd_outputs", "winograd_outputs", "FusedWinogradOutputsArgs", _FUSED_FILES),)
+        + (tile_family("fused_tile_outputs", "outputs", "FusedTileOutputsArgs", _FUSED_FILES),)
     )
 
     def make_node(self, images, filters, bias):

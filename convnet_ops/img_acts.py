@@ -5,7 +5,7 @@ columns, cuda/weight_acts.cu.
 """
 
 import theano.tensor as T
-from convnet_ops import shapes, winograd
+from convnet_ops import shapes, tiles
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families
@@ -114,6 +114,6 @@ class GpuImageActs(GpuOp, ImageActs):
         KernelFamily("img_acts_plain", ["img_acts.cu"], "ImgActsArgs", [Row("plain", "img_acts", 256)]),
         KernelFamily("arrange_filters", ["img_acts.cu"], "ArrangeFiltersArgs", [Row("plain", "arrange_filters", 256)]),
         KernelFamily("add_taps", ["img_acts.cu"], "AddTapsArgs", [Row("plain", "add_taps", 256)]),
-        winograd.OUTPUTS,
+        tiles.OUTPUTS,
     )
     kernel_families += correlation_families() + partial_families() + (weight_acts_family(),)

@@ -4,7 +4,7 @@ CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels
 cuda/winograd.cu.
 """
 
-from convnet_ops import winograd
+from convnet_ops import tiles
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
 from convnet_ops.filter_acts import FilterActs, partial_families, tile_size
@@ -140,7 +140,7 @@ class GpuWeightActs(GpuOp, WeightActs):
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
         weight_acts_family(),
-        winograd.PATCHES,
-        winograd.GRADIENTS,
-        winograd.TAPS,
+        tiles.PATCHES,
+        tiles.GRADIENTS,
+        tiles.TAPS,
     ) + partial_families()

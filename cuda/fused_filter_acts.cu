@@ -46,13 +46,13 @@ __device__ __forceinline__ float finish_sum(const FusedFilterActsPlainArgs &a, i
   return activate(a.activation, a.slope, (float)(sum + a.bias[filter]));
 }
 
-struct FusedWinogradOutputsArgs : WinogradOutputsArgs {
+struct FusedTileOutputsArgs : TileOutputsArgs {
   const float *bias;      // (channels)
   int activation;
   float slope;
 };
 
-__device__ __forceinline__ float finish_output(const FusedWinogradOutputsArgs &a, int channel, float output) {
+__device__ __forceinline__ float finish_output(const FusedTileOutputsArgs &a, int channel, float output) {
   return activate(a.activation, a.slope, output + a.bias[channel]);
 }
 

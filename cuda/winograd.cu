@@ -4,13 +4,12 @@
 //
 //   outputs = At [sum over channels of (G filters Gt) * (Bt patch B)] A        * element by element
 //
-// Each element of the kSize x kSize matrices is a product of its own, of filters with channels: correlate.cuh and
-// weight_acts.cu compute them as that many groups. The kernels here go into and out of that form:
+// Each element of the kSize x kSize matrices is a product of its own (tiles.cuh). The kernels here go into and out of that form:
 //
 // winograd_patches  images to Bt patch B, or with kGradients gradients of the outputs to A gradient At
 // winograd_filters  filters to G filters Gt
 // winograd_outputs  products to outputs
-// winograd_taps     for the gradient of the filters: products to Gt product G
+// winograd_taps     products to Gt product G
 //
 // Filters with more taps are cut into blocks of kTaps x kTaps, the last ones filled up with zeros, which become the taps
 // of the correlation: its images are tiles. Block b of tile t sees the patch of tile t + b, which is one of the patches only
@@ -116,45 +115,14 @@ __device__ __forceinline__ void transform(Matrix matrix, const float (&in)[kCols
   }
 }
 
-// Element i of an array (outer, y, x, last), where by_last, by_x and by_y know the sizes of the last three.
-struct WinogradPlace {
-  int outer, y, x, last;
-  int rest;  // the index without `last`
-
-  __device__ __forceinline__ WinogradPlace(int i, const Divisor &by_y, const Divisor &by_x, const Divisor &by_last) {
-    rest = by_last.divide(i, last);
-    outer = by_y.divide(by_x.divide(rest, x), y);
-  }
-};
-
-// Rounded to 22 bits: then the two TF32 parts of a number (product.cuh) hold all of it, where else bits would be cut off.
-__device__ __forceinline__ float two_tf32_parts(float value) {
-  return value == value ? __uint_as_float((__float_as_uint(value) + 2u) & ~3u) : value;
-}
-
-struct WinogradPatchesArgs {
-  const float *images;   // (channels, rows, cols, n)
-  float *out;            // (kSize * kSize, channels, tile rows, tile cols, padded n)
-  int rows;
-  int cols;
-  int n;
-  int pad_y;
-  int pad_x;
-  int first_row;         // of the tiles: `out` may have some of their rows
-  int size;              // channels * tile rows * tile cols * padded n
-  Divisor by_n;          // padded n
-  Divisor by_tile_cols;
-  Divisor by_tile_rows;
-};
-
 template <typename Tile, bool kGradients>
-__device__ __forceinline__ void winograd_patches(const WinogradPatchesArgs &a) {
+__device__ __forceinline__ void winograd_patches(const TilePatchesArgs &a) {
   constexpr int kPatch = kGradients ? Tile::kOutputs : Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const WinogradPlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
-  const int row = (tile.y + a.first_row) * Tile::kOutputs - a.pad_y;
-  const int col = tile.x * Tile::kOutputs - a.pad_x;
+  const TilePlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
+  const int row = (tile.y + a.first_row) * a.step_y - a.pad_y;
+  const int col = tile.x * a.step_x - a.pad_x;
   const float *source = a.images + ((tile.outer * a.rows + row) * a.cols + col) * a.n + tile.last;
   float patch[kPatch][kPatch], transformed[Tile::kSize][Tile::kSize];
 #pragma unroll
@@ -172,27 +140,12 @@ __device__ __forceinline__ void winograd_patches(const WinogradPatchesArgs &a) {
     a.out[(size_t)e * a.size + i] = two_tf32_parts(transformed[e / Tile::kSize][e % Tile::kSize]);
 }
 
-struct WinogradFiltersArgs {
-  const float *filters;  // (channels, taps_y, taps_x, source_stride): group g's are m columns from g * source_group on
-  float *out;            // (channels, blocks_y, blocks_x, kSize * kSize, groups, filter_group)
-  int taps_y;
-  int taps_x;
-  int m;                 // filters of one group
-  int source_stride;
-  int source_group;
-  int size;              // channels * blocks_y * blocks_x * groups * filter_group
-  Divisor by_stride;     // groups * filter_group
-  Divisor by_group;      // filter_group, divisible by 4: what m lacks is zeros
-  Divisor by_blocks_x;
-  Divisor by_blocks_y;
-};
-
 template <typename Tile>
-__device__ __forceinline__ void winograd_filters(const WinogradFiltersArgs &a) {
+__device__ __forceinline__ void winograd_filters(const TileFiltersArgs &a) {
   constexpr int kElements = Tile::kSize * Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const WinogradPlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_stride);
+  const TilePlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_stride);
   int filter;
   const int group = a.by_group.divide(block.last, filter);
   const float *source = a.filters + group * a.source_group + filter;
@@ -212,35 +165,19 @@ __device__ __forceinline__ void winograd_filters(const WinogradFiltersArgs &a) {
         two_tf32_parts(transformed[e / Tile::kSize][e % Tile::kSize]);
 }
 
-struct WinogradOutputsArgs {
-  const float *products; // (kSize * kSize, channels, tile rows, tile cols, padded n)
-  float *out;            // (channels, out_rows, out_cols, n)
-  int out_rows;
-  int out_cols;
-  int n;
-  int first_row;         // of the tiles
-  int size;              // channels * tile rows * tile cols * padded n
-  Divisor by_n;          // padded n
-  Divisor by_tile_cols;
-  Divisor by_tile_rows;
-};
-
-// What is stored of an output; another struct has another overload.
-__device__ __forceinline__ float finish_output(const WinogradOutputsArgs &, int channel, float output) { return output; }
-
 template <typename Tile, typename Args>
 __device__ __forceinline__ void winograd_outputs(const Args &a) {
   constexpr int kOutputs = Tile::kOutputs;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const WinogradPlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
+  const TilePlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
   if (tile.last >= a.n) return;
   float products[Tile::kSize][Tile::kSize], outputs[kOutputs][kOutputs];
 #pragma unroll
   for (int e = 0; e < Tile::kSize * Tile::kSize; ++e)
     products[e / Tile::kSize][e % Tile::kSize] = a.products[(size_t)e * a.size + i];
   transform<kOutputs, Tile::kSize>([](int r, int c) { return Tile::a(c, r); }, products, outputs);
-  const int row = (tile.y + a.first_row) * kOutputs, col = tile.x * kOutputs;
+  const int row = (tile.y + a.first_row) * a.step_y, col = tile.x * a.step_x;
 #pragma unroll
   for (int y = 0; y < kOutputs; ++y)
 #pragma unroll
@@ -250,25 +187,12 @@ __device__ __forceinline__ void winograd_outputs(const Args &a) {
             finish_output(a, tile.outer, outputs[y][x]);
 }
 
-struct WinogradTapsArgs {
-  const float *partials; // (splits, channels, blocks_y, blocks_x, kSize * kSize, filters)
-  float *out;            // (channels, taps_y, taps_x, filters)
-  float *copy;           // of out
-  int splits;
-  int taps_y;
-  int taps_x;
-  int size;              // channels * blocks_y * blocks_x * filters
-  Divisor by_filters;
-  Divisor by_blocks_x;
-  Divisor by_blocks_y;
-};
-
 template <typename Tile>
-__device__ __forceinline__ void winograd_taps(const WinogradTapsArgs &a) {
+__device__ __forceinline__ void winograd_taps(const TileTapsArgs &a) {
   constexpr int kElements = Tile::kSize * Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const WinogradPlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_filters);
+  const TilePlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_filters);
   float products[Tile::kSize][Tile::kSize], taps[Tile::kTaps][Tile::kTaps];
 #pragma unroll
   for (int e = 0; e < kElements; ++e) products[e / Tile::kSize][e % Tile::kSize] = 0.f;

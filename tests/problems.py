@@ -247,8 +247,10 @@ MORE_LAYERS = [
 
 
 def tiles_allow(problem, tile):
-    """Whether Winograd's tiles of a row of `winograd_patches` do a problem."""
+    """Whether the tiles of a row of `tile_patches` do a problem."""
     rows, cols = problem.filters[1:3]
+    if tile.window == 0:
+        return problem.stride == 1 and max(rows, cols) <= tile.stride
     taps = tile.window
     block = -(-rows // taps) * -(-cols // taps) * taps * taps
     one_block = block == taps * taps

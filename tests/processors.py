@@ -70,15 +70,15 @@ def cpu():
 
 def gpu(op, all_rows):
     """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
-    precision, all tiles of Winograd's, and for ImageActs its way by columns."""
+    precision, all tiles, and for ImageActs its way by columns."""
     families = GPU_TWINS[type(op)].kernel_families
     names = ["", "%s=plain" % families[0].name]
     if all_rows:
         tf32 = getattr(op, "tf32", False)
         rows = [row for row in families[0].rows if row.name != "plain" and bool(row.tf32) == tf32]
         names += ["%s=%s" % (families[0].name, row.name) for row in rows]
-        tiles = [row for family in families if family.name == "winograd_patches" for row in family.rows]
-        names += ["winograd=%s" % row.name for row in tiles]
+        tiles = [row for family in families if family.name == "tile_patches" for row in family.rows]
+        names += ["tiles=%s" % row.name for row in tiles]
         if families[0].name == "img_acts":
             products = [row for family in families if family.name == "weight_acts" for row in family.rows]
             products = [row for row in products if "tf32_64x64_" in row.name and bool(row.tf32) == tf32]
@@ -91,7 +91,7 @@ def row_of(op, processor):
     """The row that a processor forces, or None."""
     families = GPU_TWINS[type(op)].kernel_families
     wanted, _, name = processor.variant.partition("=")
-    wanted = {"winograd": "winograd_patches", "img_acts_columns": "weight_acts"}.get(wanted, wanted)
+    wanted = {"tiles": "tile_patches", "img_acts_columns": "weight_acts"}.get(wanted, wanted)
     return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
 
 

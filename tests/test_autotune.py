@@ -113,14 +113,14 @@ def check_tiles(op_class):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "answers.txt")
         run_tuned(path, op, *arrays)
-        answers = [line.split() for line in lines_of(path) if line.startswith("winograd_" + family.name)]
+        answers = [line.split() for line in lines_of(path) if line.startswith("tiles_" + family.name)]
         assert len(answers) == 1, lines_of(path)
-        for name in ("none", "2x2_3x3", "4x4_3x3"):
+        for name in ("none", "winograd_2x2_3x3", "winograd_4x4_3x3", "fft_16x16"):
             followed = os.path.join(folder, name)
             write(followed, "%s %s 1" % (answers[0][0], name))
             outputs, printed = run_tuned(followed, op, *arrays)
-            assert ("row winograd_" in printed) == (name != "none"), printed
-            assert name == "none" or "row winograd_%s," % name in printed, printed
+            assert (": tiles " in printed) == (name != "none"), printed
+            assert name == "none" or "row %s," % name in printed, printed
             assert_close(outputs[0], wanted, 300, "%s by tiles %s" % (op_class.__name__, name))
 
 

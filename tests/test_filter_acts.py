@@ -45,7 +45,7 @@ class ConvCase(object):
 
     def run(self, op, processor, *arrays):
         row = row_of(op, processor)
-        if processor.variant.startswith("winograd=") and row is not None:
+        if processor.variant.startswith("tiles=") and row is not None:
             allowed = problems.tiles_allow(self.problem, row)
         elif processor.variant.startswith("img_acts_columns="):
             filters = self.problem.filters[3]
@@ -102,16 +102,25 @@ def test_weight_acts_gpu():
         yield check_gpu, WeightActs, problem
 
 
-def test_variants_of_winograd():
+def test_variants_of_tiles():
     gpu_or_skip()
     case = ConvCase(problems.CONV_PROBLEMS[0], "float32")
-    case.check(FilterActs, Processor("gpu", "winograd=none"))
+    case.check(FilterActs, Processor("gpu", "tiles=none"))
     try:
-        case.check(FilterActs, Processor("gpu", "winograd=no_such_tile"))
+        case.check(FilterActs, Processor("gpu", "tiles=no_such_tile"))
     except ValueError as error:
         assert "no_such_tile" in str(error), error
     else:
         raise AssertionError("no error")
+
+
+# The problems become 13 x 14 images: with blocks of taps, whose rows of tiles overlap; the last tile hangs over.
+TILES_OF_SEVERAL_ROWS = (
+    ("alexnet 1, small", "winograd_3x3_3x3"),
+    ("odd filters", "winograd_2x2_3x3"),
+    ("half", "winograd_3x3_3x3"),
+    ("alexnet 1, small", "fft_16x16"),
+)
 
 
 def test_rows_of_tiles_one_at_a_time():
@@ -121,16 +130,15 @@ def test_rows_of_tiles_one_at_a_time():
 
 def check_rows_of_tiles(op_class):
     gpu_or_skip()
-    # Blocks of taps, whose rows of tiles overlap; the last tile hangs over.
-    for name, tile in (("alexnet 1, small", "3x3_3x3"), ("odd filters", "2x2_3x3"), ("half", "3x3_3x3")):
+    for name, tile in TILES_OF_SEVERAL_ROWS:
         problem = next(problem for problem in problems.CONV_PROBLEMS if problem.name == name)
         images = problem.images[:1] + (13, 14) + problem.images[3:]
         case = ConvCase(problem._replace(stride=1, images=images), "float32")
-        os.environ["CONVNET_OPS_WINOGRAD_BYTES"] = "1"
+        os.environ["CONVNET_OPS_TILE_BYTES"] = "1"
         try:
-            case.check(op_class, Processor("gpu", "winograd=" + tile))
+            case.check(op_class, Processor("gpu", "tiles=" + tile))
         finally:
-            del os.environ["CONVNET_OPS_WINOGRAD_BYTES"]
+            del os.environ["CONVNET_OPS_TILE_BYTES"]
 
 
 def check_gpu(op_class, problem):

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import theano
 import theano.tensor as T
-from convnet_ops import FilterActs, FusedActsGrad, FusedFilterActs, MaxPool, reference, winograd
+from convnet_ops import FilterActs, FusedActsGrad, FusedFilterActs, MaxPool, reference, tiles
 from convnet_ops.opt import GPU_TWINS
 from theano.compile.mode import Mode
 from theano.gradient import verify_grad
@@ -68,8 +68,8 @@ def test_gpu():
 def check_gpu_values(problem, activation):
     gpu_or_skip()
     rows = [Processor("gpu", "fused_filter_acts=%s" % row) for row in ROWS]
-    tiles = [row for row in winograd.PATCHES.rows if problems.tiles_allow(problem, row)]
-    rows += [Processor("gpu", "winograd=%s" % row.name) for row in tiles]
+    possible = [row for row in tiles.PATCHES.rows if problems.tiles_allow(problem, row)]
+    rows += [Processor("gpu", "tiles=%s" % row.name) for row in possible]
     check_values(problem, activation, gpu(FusedFilterActs(), all_rows=False) + rows, "float32")
 
 

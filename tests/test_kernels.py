@@ -118,32 +118,32 @@ PLAN_NAMES = "row chunk_rows blocks_y bytes product".split()
 
 
 def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None):
-    """The host code's plan of Winograd's tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its
+    """The host code's plan of tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its
     products."""
     op = GpuWeightActs if gradient else GpuFilterActs
     families = {family.name: family for family in op.kernel_families}
     products = families["weight_acts" if gradient else "filter_acts"]
     body = """%s
   const GpuRows products = {"products", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
-  const GpuRows tiles = {"winograd", tile_rows, (int)(sizeof(tile_rows) / sizeof(tile_rows[0]))};
+  const GpuRows tiles = {"tiles", tile_rows, (int)(sizeof(tile_rows) / sizeof(tile_rows[0]))};
   const long long size = atoll(argv[5]), taps = atoll(argv[6]);
-  const WinogradProblem p = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoll(argv[4]), size, size, taps, taps,
+  const TileProblem p = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoll(argv[4]), size, size, taps, taps,
     atoi(argv[10]) != 0};
   const bool gradient = atoi(argv[11]) != 0;
   const Card card = {atoi(argv[8]), atoi(argv[9])};
-  const WinogradPlan plan = cheapest_winograd(tiles, p, products, gradient, atof(argv[7]), -1, card);
+  const TilePlan plan = cheapest_tiles(tiles, p, products, gradient, atof(argv[7]), -1, card);
   if (plan.row < 0) return printf("none"), 0;
   const GpuRow &tile = tiles.rows[plan.row];
-  const ProductShape shape = gradient ? winograd_gradient_product(plan, tile, p) : winograd_product(plan, tile, p);
+  const ProductShape shape = gradient ? tile_gradient_product(plan, tile, p) : tile_product(plan, tile, p);
   const Choice choice = cheapest_row(products, shape, card);
   const long long patches = (plan.chunk_rows + plan.blocks_y - 1) * (plan.tile_cols + plan.blocks_x - 1);
   const long long values = p.channels * patches + p.m * plan.chunk_rows * plan.tile_cols;
   printf("%%s %%lld %%lld %%lld %%s", tile.name, plan.chunk_rows, plan.blocks_y,
          4 * plan.elements * p.groups * plan.n * values, products.rows[choice.row].name);""" % "\n".join(
-        [rows_as_cpp(products), rows_as_cpp(families["winograd_patches"]).replace("rows[]", "tile_rows[]")]
+        [rows_as_cpp(products), rows_as_cpp(families["tile_patches"]).replace("rows[]", "tile_rows[]")]
     )
     arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient))
-    answer = run_program(["winograd.h"], body, arguments, environment=environment)
+    answer = run_program(["tiles.h"], body, arguments, environment=environment)
     if answer == "none":
         return None
     values = answer.split()
@@ -176,7 +176,7 @@ def test_tiles_respect_limits():
     assert whole["chunk_rows"] == 4 and whole["bytes"] < 512 << 20, whole
     parts = plan(False, 1, 64, 64, 64, 224, 3)
     assert 1 <= parts["chunk_rows"] < 56 and parts["bytes"] <= 512 << 20, parts
-    assert plan(False, 1, 64, 64, 64, 224, 3, environment={"CONVNET_OPS_WINOGRAD_BYTES": "1"})["chunk_rows"] == 1
+    assert plan(False, 1, 64, 64, 64, 224, 3, environment={"CONVNET_OPS_TILE_BYTES": "1"})["chunk_rows"] == 1
     # A row of tiles beyond what an array may have; more products than a grid has places for.
     assert plan(False, 1, 4096, 4096, 4096, 32, 3) is None
     assert plan(False, 10000, 1, 1, 128, 13, 3) is None

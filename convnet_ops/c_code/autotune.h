@@ -1,4 +1,4 @@
-// Which row a convolution runs, and whether by Winograd's tiles: the cheapest by choose_row.h and winograd.h, or with
+// Which row a convolution runs, and whether by tiles: the cheapest by choose_row.h and tiles.h, or with
 // CONVNET_OPS_AUTOTUNE=1 what was fastest when the shape was first met. The answers are kept in the file that
 // CONVNET_OPS_AUTOTUNE_FILE names, a line for each shape.
 #ifndef CONVNET_OPS_AUTOTUNE_H

@@ -1,6 +1,6 @@
 #section support_code_struct
 
-// What FilterActs, ImageActs and FusedFilterActs share: correlations by the direct kernels and by Winograd's tiles, with the
+// What FilterActs, ImageActs and FusedFilterActs share: correlations by the direct kernels and by tiles, with the
 // kernels that all three have. What differs is handed in: the direct kernels with their sum, and the tiles' last transform.
 
 // A correlation of images with filters as they are: pads them where that pays, and runs the best row of `table` with *args.
@@ -23,12 +23,12 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool
 
 // A correlation with stride 1 by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and
 // c.n is the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the rest of the kernels are
-// winograd_patches, winograd_filters and filter_acts, whose rows are the plan's products.
+// tile_patches, tile_filters and filter_acts, whose rows are the plan's products.
 template <typename OutputsArgs, typename Launch>
-int winograd_correlation(const char *op, const char *family, const WinogradPlan &plan, const Correlation &c, bool tf32,
+int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
                          PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
                          PyGpuContextObject *context, OutputsArgs *outputs, Launch launch_outputs) {
-  const WinogradProblem problem = winograd_problem(c, tf32);
+  const TileProblem problem = tile_problem(c, tf32);
   const npy_int64 filter_group = (c.m + 3) / 4 * 4, patch_cols = plan.tile_cols + plan.blocks_x - 1;
   const npy_int64 patches_dims[4] = {plan.elements * c.groups * c.channels, plan.chunk_rows + plan.blocks_y - 1,
                                      patch_cols, plan.n};
@@ -38,12 +38,13 @@ int winograd_correlation(const char *op, const char *family, const WinogradPlan 
   const OwnedGpuArray products(patches.get() == NULL ? NULL : new_workspace(op, products_dims, context));
   const OwnedGpuArray transformed(products.get() == NULL ? NULL : new_workspace(op, filters_dims, context));
   if (transformed.get() == NULL) return -1;
-  print_plan(winograd_patches_rows(), plan, family,
+  print_plan(tile_patches_rows(), plan, family,
              array_bytes(patches_dims) + array_bytes(products_dims) + array_bytes(filters_dims));
-  const int threads = 256;
+  // Tiles, or filters, of a block of the transforms.
+  const int at_once = tile_patches_rows().rows[plan.row].tile_n;
   size_t grid[3];
 
-  WinogradFiltersArgs filters_args;
+  TileFiltersArgs filters_args;
   filters_args.filters = device_array(filters);
   filters_args.out = device_array(transformed.get());
   filters_args.taps_y = (int)c.taps_y;
@@ -56,8 +57,8 @@ int winograd_correlation(const char *op, const char *family, const WinogradPlan 
   filters_args.by_group = make_divisor(filter_group);
   filters_args.by_blocks_x = make_divisor(plan.blocks_x);
   filters_args.by_blocks_y = make_divisor(plan.blocks_y);
-  elementwise_grid(filters_args.size, threads, grid);
-  if (winograd_filters_launch(plan.row, grid, &filters_args, context) != 0) return -1;
+  elementwise_grid(filters_args.size, at_once, grid);
+  if (tile_filters_launch(plan.row, grid, &filters_args, context) != 0) return -1;
 
   Correlation product = {};
   product.groups = plan.elements * c.groups;
@@ -71,15 +72,15 @@ int winograd_correlation(const char *op, const char *family, const WinogradPlan 
   product.taps_x = plan.blocks_x;
   product.stride_y = product.stride_x = product.phases_y = product.phases_x = 1;
   product.grid_cols = product.out_cols = plan.tile_cols;
-  ProductShape shape = winograd_product(plan, winograd_patches_rows().rows[plan.row], problem);
+  ProductShape shape = tile_product(plan, tile_patches_rows().rows[plan.row], problem);
 
   for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
     const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
-    WinogradPatchesArgs patches_args;
+    TilePatchesArgs patches_args;
     fill_patches_args(plan, images, c.groups * c.channels, c.rows, c.cols, c.n, c.pad_y, c.pad_x, first,
                       rows + plan.blocks_y - 1, patch_cols, patches.get(), &patches_args);
-    elementwise_grid(patches_args.size, threads, grid);
-    if (winograd_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+    elementwise_grid(patches_args.size, at_once, grid);
+    if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
     CorrelateArgs args;
     args.images = device_array(patches.get());
@@ -98,12 +99,14 @@ int winograd_correlation(const char *op, const char *family, const WinogradPlan 
     outputs->out_rows = (int)c.out_rows;
     outputs->out_cols = (int)c.out_cols;
     outputs->n = (int)c.n;
+    outputs->step_y = (int)plan.step_y;
+    outputs->step_x = (int)plan.step_x;
     outputs->first_row = (int)first;
     outputs->size = (int)(c.groups * c.m * rows * plan.tile_cols * plan.n);
     outputs->by_n = make_divisor(plan.n);
     outputs->by_tile_cols = make_divisor(plan.tile_cols);
     outputs->by_tile_rows = make_divisor(rows);
-    elementwise_grid(outputs->size, threads, grid);
+    elementwise_grid(outputs->size, at_once, grid);
     if (launch_outputs(grid) != 0) return -1;
   }
   return 0;
@@ -114,6 +117,6 @@ template <typename Run>
 int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const Correlation &c, PyGpuArrayObject *out,
                          PyGpuContextObject *context, Run run) {
   const bool possible = c.stride_y == 1 && c.stride_x == 1 && c.phases_y == 1 && c.phases_x == 1;
-  return run_plan(winograd_patches_rows(), filter_acts_rows(), winograd_problem(c, direct.tf32), false, possible,
+  return run_plan(tile_patches_rows(), filter_acts_rows(), tile_problem(c, direct.tf32), false, possible,
                   direct_rows, direct, context, out, run);
 }

@@ -36,12 +36,12 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
     return filter_acts_plain(s, image_array.get(), filter_array.get(), *out, params->context);
 
   const Correlation c = forward_correlation(&s);
-  const auto run = [&](const WinogradPlan &plan) {
+  const auto run = [&](const TilePlan &plan) {
     if (plan.row >= 0) {
-      WinogradOutputsArgs outputs;
-      return winograd_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
+      TileOutputsArgs outputs;
+      return tile_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
                                   params->context, &outputs, [&](const size_t *grid) {
-                                    return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
+                                    return tile_outputs_launch(plan.row, grid, &outputs, params->context);
                                   });
     }
     CorrelateArgs args;

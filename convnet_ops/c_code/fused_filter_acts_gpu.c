@@ -40,15 +40,15 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     return fused_filter_acts_plain_launch(0, grid, &args, params->context);
   }
   const Correlation c = forward_correlation(&s);
-  const auto run = [&](const WinogradPlan &plan) {
+  const auto run = [&](const TilePlan &plan) {
     if (plan.row >= 0) {
-      FusedWinogradOutputsArgs outputs;
+      FusedTileOutputsArgs outputs;
       outputs.bias = device_array(bias_array.get());
       outputs.activation = (int)params->activation_code;
       outputs.slope = (float)params->slope;
-      return winograd_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(),
+      return tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(),
                                   *out, params->context, &outputs, [&](const size_t *row_grid) {
-                                    return fused_winograd_outputs_launch(plan.row, row_grid, &outputs, params->context);
+                                    return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
                                   });
     }
     FusedFilterActsArgs args;

@@ -7,7 +7,7 @@
 #include "autotune.h"
 #include "conv_shape.h"
 #include "gpu_launch.h"
-#include "winograd.h"
+#include "tiles.h"
 
 // The shape in the arguments of the plain kernels of FilterActs and ImageActs; Args is FilterActsArgs or ImgActsArgs.
 template <typename Args>
@@ -208,14 +208,14 @@ static PyGpuArrayObject *new_workspace(const char *op, const npy_int64 *dims, Py
 
 static npy_int64 array_bytes(const npy_int64 *dims) { return 4 * dims[0] * dims[1] * dims[2] * dims[3]; }
 
-static WinogradProblem winograd_problem(const Correlation &c, bool tf32) {
-  const WinogradProblem problem = {c.groups, c.channels, c.m, c.n, c.out_rows, c.out_cols, c.taps_y, c.taps_x, tf32};
+static TileProblem tile_problem(const Correlation &c, bool tf32) {
+  const TileProblem problem = {c.groups, c.channels, c.m, c.n, c.out_rows, c.out_cols, c.taps_y, c.taps_x, tf32};
   return problem;
 }
 
-// The arguments of winograd_patches, for tile_rows rows of tiles from first_row on.
+// The arguments of tile_patches, for tile_rows rows of tiles from first_row on.
 template <typename Args>
-static void fill_patches_args(const WinogradPlan &plan, PyGpuArrayObject *images, npy_int64 channels, npy_int64 rows,
+static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, npy_int64 channels, npy_int64 rows,
                               npy_int64 cols, npy_int64 n, npy_int64 pad_y, npy_int64 pad_x, npy_int64 first_row,
                               npy_int64 tile_rows, npy_int64 tile_cols, PyGpuArrayObject *out, Args *args) {
   args->images = device_array(images);
@@ -225,6 +225,8 @@ static void fill_patches_args(const WinogradPlan &plan, PyGpuArrayObject *images
   args->n = (int)n;
   args->pad_y = (int)pad_y;
   args->pad_x = (int)pad_x;
+  args->step_y = (int)plan.step_y;
+  args->step_x = (int)plan.step_x;
   args->first_row = (int)first_row;
   args->size = (int)(channels * tile_rows * tile_cols * plan.n);
   args->by_n = make_divisor(plan.n);
@@ -233,43 +235,42 @@ static void fill_patches_args(const WinogradPlan &plan, PyGpuArrayObject *images
 }
 
 // As print_choice.
-static void print_plan(const GpuRows &tiles, const WinogradPlan &plan, const char *family, npy_int64 workspace) {
+static void print_plan(const GpuRows &tiles, const TilePlan &plan, const char *family, npy_int64 workspace) {
   if (!prints_config()) return;
-  PySys_WriteStderr("%s: tiles %lld x %lld, %lld rows of them at once, blocks of taps %lld x %lld, row winograd_%s, splits 1, "
+  PySys_WriteStderr("%s: tiles %lld x %lld, %lld rows of them at once, blocks of taps %lld x %lld, row %s, splits 1, "
                     "workspace %lld bytes\n",
                     family, plan.tile_rows, plan.tile_cols, plan.chunk_rows, plan.blocks_y, plan.blocks_x,
                     tiles.rows[plan.row].name, (long long)workspace);
 }
 
 // How a convolution is computed: calls run(plan), which writes `out`, may be called several times and for row -1 takes the
-// direct kernels. The plan is the one that CONVNET_OPS_VARIANT names ("winograd=none": row -1); unless that names a row of
+// direct kernels. The plan is the one that CONVNET_OPS_VARIANT names ("tiles=none": row -1); unless that names a row of
 // the direct kernels, one that is estimated to be faster than `direct`, the best of these; or the fastest, if tuning is asked
 // for. `possible` says whether the problem is one for tiles. Returns what run does, or -1 with ValueError.
 template <typename Run>
-static int run_plan(const GpuRows &tiles, const GpuRows &products, const WinogradProblem &problem, bool gradient,
+static int run_plan(const GpuRows &tiles, const GpuRows &products, const TileProblem &problem, bool gradient,
                     bool possible, const GpuRows &direct_rows, const ProductShape &direct, PyGpuContextObject *context,
                     PyGpuArrayObject *out, Run run) {
   const Card card = card_of(context);
   const auto cheapest = [&](double limit, int only) {
-    return cheapest_winograd(tiles, problem, products, gradient, limit, only, card);
+    return cheapest_tiles(tiles, problem, products, gradient, limit, only, card);
   };
-  const WinogradPlan none = {-1};
+  const TilePlan none = {-1};
   size_t length;
-  const char *forced = forced_row("winograd", &length);
-  if (forced != NULL && !row_is_forced("winograd", "none")) {
+  const char *forced = forced_row("tiles", &length);
+  if (forced != NULL && !row_is_forced("tiles", "none")) {
     const int row = row_named(tiles, std::string(forced, length));
     if (row < 0) {
-      PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: winograd has no row named '%.200s'", forced);
+      PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: tiles has no row named '%.200s'", forced);
       return -1;
     }
-    const WinogradPlan plan = possible ? cheapest(-1, row) : none;
+    const TilePlan plan = possible ? cheapest(-1, row) : none;
     if (plan.row >= 0) return run(plan);
-    const int taps = tiles.rows[row].window;
     PyErr_Format(PyExc_ValueError,
-                 "CONVNET_OPS_VARIANT: winograd's %s wants stride 1, filters of up to %d x %d unless it computes as many "
-                 "outputs as that, workspace arrays of under 2**31 elements and, but for 2x2_3x3, filters that fill half "
-                 "of the %d x %d and compute capability 8.0",
-                 tiles.rows[row].name, taps, taps, taps, taps);
+                 "CONVNET_OPS_VARIANT: tiles of %s want stride 1, filters of up to %s unless these tiles compute as many outputs "
+                 "as that, workspace arrays of under 2**31 elements and, those of Winograd but for winograd_2x2_3x3, filters that "
+                 "fill half of 3 x 3 and compute capability 8.0",
+                 tiles.rows[row].name, is_fft(tiles.rows[row]) ? "the tile's size" : "3 x 3");
     return -1;
   }
   if (forced != NULL || !possible || forced_row(direct_rows.family, &length) != NULL) return run(none);
@@ -282,7 +283,7 @@ static int run_plan(const GpuRows &tiles, const GpuRows &products, const Winogra
   const auto plan_named = [&](const Way &way) { return cheapest(-1, row_named(tiles, way.name)); };
   Way way;
   if (fastest_way(
-          "winograd_" + tuning_key(direct_rows, direct, card) + sizes, out,
+          "tiles_" + tuning_key(direct_rows, direct, card) + sizes, out,
           [&](const Way &known) { return known.name == "none" || row_named(tiles, known.name) >= 0; },
           [&] {
             std::vector<Way> ways(1);

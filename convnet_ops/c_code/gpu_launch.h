@@ -179,7 +179,7 @@ static inline int named_row(const GpuRows &table, const ProductShape &shape, con
                  row.name, table.family, row.vec_m, row.vec_n, row.window, row.stride, row.capability,
                  row.tf32 ? "precision 'tf32'" : "any precision", shape.vec_m, shape.vec_n, shape.window, shape.stride,
                  card.capability, shape.tf32 ? "'tf32'" : "'float32'",
-                 shape.accurate ? "; these of Winograd's tiles want tensor cores" : "");
+                 shape.accurate ? "; these tiles want tensor cores" : "");
     return -1;
   }
   choice->splits = cheapest_splits(row, shape, card);

@@ -253,14 +253,14 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   const Correlation unpadded = image_correlation(&s, 1, 1);
   return run_correlation_plan(
       by_columns ? columns_table : table, by_columns ? with_columns : product(c, copied), unpadded, *out, params->context,
-      [&](const WinogradPlan &plan) {
+      [&](const TilePlan &plan) {
         if (plan.row < 0) return by_columns ? run_columns() : run_correlation_of_images();
         const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
         if (arranged.get() == NULL) return -1;
-        WinogradOutputsArgs outputs;
-        return winograd_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
+        TileOutputsArgs outputs;
+        return tile_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
                                     params->context, &outputs, [&](const size_t *grid) {
-                                      return winograd_outputs_launch(plan.row, grid, &outputs, params->context);
+                                      return tile_outputs_launch(plan.row, grid, &outputs, params->context);
                                     });
       });
 }

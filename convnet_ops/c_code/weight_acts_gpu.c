@@ -21,7 +21,7 @@ int launch_splits(int row, npy_int64 splits, npy_int64 groups, WeightActsArgs *a
 }
 
 // The gradient by the tiles of `plan`. The partial sums are those of the tiles' matrices, so *partials becomes a copy of it.
-int weight_acts_winograd(const char *op, const WinogradPlan &plan, const ConvShape &s, const WinogradProblem &problem,
+int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &s, const TileProblem &problem,
                          PyGpuArrayObject *images, PyGpuArrayObject *hid_grads, PyGpuArrayObject *gradient,
                          PyGpuArrayObject **partials, PyGpuContextObject *context) {
   const npy_int64 channels = s.groups * s.channels, filters = s.groups * s.filters;
@@ -36,30 +36,30 @@ int weight_acts_winograd(const char *op, const WinogradPlan &plan, const ConvSha
 
   const GpuRows table = weight_acts_rows();
   const npy_int64 blocks = s.channels * plan.blocks_y * plan.blocks_x;
-  ProductShape shape = winograd_gradient_product(plan, winograd_patches_rows().rows[plan.row], problem);
+  ProductShape shape = tile_gradient_product(plan, tile_patches_rows().rows[plan.row], problem);
   if (prints_config()) {
-    const npy_int64 splits = winograd_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
-    print_plan(winograd_patches_rows(), plan, table.family,
+    const npy_int64 splits = tile_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
+    print_plan(tile_patches_rows(), plan, table.family,
                array_bytes(patches_dims) + array_bytes(gradients_dims) + 4 * splits * blocks * plan.elements * filters);
   }
   return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
-    const npy_int64 sums_dims[4] = {winograd_chunks(plan) * choice.splits, blocks, plan.elements, filters};
+    const npy_int64 sums_dims[4] = {tile_chunks(plan) * choice.splits, blocks, plan.elements, filters};
     const OwnedGpuArray sums(new_workspace(op, sums_dims, context));
     if (sums.get() == NULL) return -1;
-    const int threads = 256;
+    const int at_once = tile_patches_rows().rows[plan.row].tile_n;
     size_t grid[3];
     npy_int64 splits = 0;
     for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
       const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
-      WinogradPatchesArgs patches_args;
+      TilePatchesArgs patches_args;
       fill_patches_args(plan, images, channels, s.rows, s.cols, s.n, s.pad_y, s.pad_x, first, rows + plan.blocks_y - 1,
                         patch_cols, patches.get(), &patches_args);
-      elementwise_grid(patches_args.size, threads, grid);
-      if (winograd_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+      elementwise_grid(patches_args.size, at_once, grid);
+      if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
       fill_patches_args(plan, hid_grads, filters, s.out_rows, s.out_cols, s.n, 0, 0, first, rows, plan.tile_cols,
                         gradients.get(), &patches_args);
-      elementwise_grid(patches_args.size, threads, grid);
-      if (winograd_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+      elementwise_grid(patches_args.size, at_once, grid);
+      if (tile_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
       WeightActsArgs args;
       args.images = device_array(patches.get());
@@ -84,7 +84,7 @@ int weight_acts_winograd(const char *op, const WinogradPlan &plan, const ConvSha
       if (launch_splits(choice.row, made, plan.elements * s.groups, &args, context) != 0) return -1;
       splits += made;
     }
-    WinogradTapsArgs taps_args;
+    TileTapsArgs taps_args;
     taps_args.partials = device_array(sums.get());
     taps_args.out = device_array(gradient);
     taps_args.copy = device_array(*partials);
@@ -95,8 +95,8 @@ int weight_acts_winograd(const char *op, const WinogradPlan &plan, const ConvSha
     taps_args.by_filters = make_divisor(filters);
     taps_args.by_blocks_x = make_divisor(plan.blocks_x);
     taps_args.by_blocks_y = make_divisor(plan.blocks_y);
-    elementwise_grid(taps_args.size, threads, grid);
-    return winograd_taps_launch(plan.row, grid, &taps_args, context);
+    elementwise_grid(taps_args.size, at_once, grid);
+    return tile_taps_launch(plan.row, grid, &taps_args, context);
   });
 }
 
@@ -128,7 +128,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   const npy_int64 gradient_dims[4] = {s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
   if (prepare_output(op, "output", gradient, 4, gradient_dims, params->context) != 0) return -1;
 
-  const WinogradProblem problem = {s.groups, s.channels, s.filters, s.n, s.out_rows, s.out_cols, s.filter_rows,
+  const TileProblem problem = {s.groups, s.channels, s.filters, s.n, s.out_rows, s.out_cols, s.filter_rows,
                                    s.filter_cols, params->tf32 != 0};
   const auto run_direct = [&] {
     PaddedGpuArray padded_images, padded_hid;
@@ -180,10 +180,10 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
       return sum_partials_launch(0, grid, &sum_args, params->context);
     });
   };
-  return run_plan(winograd_patches_rows(), table, problem, true, s.stride_y == 1 && s.stride_x == 1, table, shape,
-                  params->context, *gradient, [&](const WinogradPlan &plan) {
+  return run_plan(tile_patches_rows(), table, problem, true, s.stride_y == 1 && s.stride_x == 1, table, shape,
+                  params->context, *gradient, [&](const TilePlan &plan) {
                     if (plan.row < 0) return run_direct();
-                    return weight_acts_winograd(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient,
+                    return weight_acts_by_tiles(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient,
                                                 partials, params->context);
                   });
 }

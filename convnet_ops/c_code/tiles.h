@@ -1,19 +1,20 @@
-// Convolutions by Winograd's tiles (cuda/winograd.cu): which tiles, how many at once, and whether they pay. Pure functions,
-// as in choose_row.h.
-#ifndef CONVNET_OPS_WINOGRAD_H
-#define CONVNET_OPS_WINOGRAD_H
+// Convolutions by tiles (cuda/winograd.cu, cuda/fft.cu): which tiles, how many at once, and whether they pay. Pure functions, as
+// in choose_row.h.
+#ifndef CONVNET_OPS_TILES_H
+#define CONVNET_OPS_TILES_H
 
 #include "choose_row.h"
 
 // A correlation with stride 1: channels and m are those of one group.
-struct WinogradProblem {
+struct TileProblem {
   long long groups, channels, m, n, out_rows, out_cols, taps_y, taps_x;
   bool tf32;
 };
 
-struct WinogradPlan {
-  int row;                        // of winograd_patches and its like; -1: none
-  long long elements;             // of a tile's matrices: so many products of matrices there are
+struct TilePlan {
+  int row;                        // of tile_patches and its like; -1: none
+  long long elements;             // of a tile: so many products of matrices there are
+  long long step_y, step_x;       // from tile to tile: their outputs
   long long blocks_y, blocks_x;   // of taps
   long long tile_rows, tile_cols;
   long long n;                    // of the transformed images, divisible by 4
@@ -21,75 +22,95 @@ struct WinogradPlan {
 };
 
 // At most so many bytes of transformed images and products, unless a single row of tiles has more.
-static inline double winograd_bytes() {
-  const char *bytes = getenv("CONVNET_OPS_WINOGRAD_BYTES");
+static inline double tile_bytes() {
+  const char *bytes = getenv("CONVNET_OPS_TILE_BYTES");
   return bytes == NULL ? 512 << 20 : atof(bytes);
 }
 
-// Whether products may be rounded to TF32: tiles of more than 4 x 4 make 1e-3 and more of its 3e-4 (measured: 5e-4, and
-// 2e-3 with 6 x 6). For the same reason those want the three products of product.cuh for float32's accuracy.
-static inline bool winograd_tf32(const GpuRow &tile) { return tile.stride + tile.window - 1 <= 4; }
+// Whether a tile is one of Fourier transforms, of stride x stride pixels, not one of Winograd's.
+static inline bool is_fft(const GpuRow &tile) { return tile.window == 0; }
+
+// Whether products may be rounded to TF32: Winograd's tiles of more than 4 x 4 make 1e-3 and more of its 3e-4 (measured: 5e-4,
+// and 2e-3 with 6 x 6). For the same reason those want the three products of product.cuh for float32's accuracy.
+static inline bool tile_allows_tf32(const GpuRow &tile) { return is_fft(tile) || tile.stride + tile.window - 1 <= 4; }
 
 // The plan for a tile, row -1 if it cannot be used.
-static inline WinogradPlan plan_winograd(const GpuRows &tiles, int row, const WinogradProblem &p) {
+static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProblem &p) {
   const GpuRow &tile = tiles.rows[row];
-  const long long size = tile.stride + tile.window - 1;
-  WinogradPlan plan = {row, size * size};
-  plan.blocks_y = (p.taps_y + tile.window - 1) / tile.window;
-  plan.blocks_x = (p.taps_x + tile.window - 1) / tile.window;
-  plan.tile_rows = (p.out_rows + tile.stride - 1) / tile.stride;
-  plan.tile_cols = (p.out_cols + tile.stride - 1) / tile.stride;
+  TilePlan plan = {row};
+  bool possible;
+  if (is_fft(tile)) {
+    const long long size = tile.stride;
+    plan.elements = 3 * size * size / 2 - 2;
+    plan.step_y = size - p.taps_y + 1;
+    plan.step_x = size - p.taps_x + 1;
+    plan.blocks_y = plan.blocks_x = 1;
+    possible = plan.step_y > 0 && plan.step_x > 0;
+  } else {
+    const long long size = tile.stride + tile.window - 1;
+    plan.elements = size * size;
+    plan.step_y = plan.step_x = tile.stride;
+    plan.blocks_y = (p.taps_y + tile.window - 1) / tile.window;
+    plan.blocks_x = (p.taps_x + tile.window - 1) / tile.window;
+    const long long blocks = plan.blocks_y * plan.blocks_x;
+    // Taps that fill less than half of their blocks leave small sums of large terms.
+    const bool thin = size > 4 && 2 * p.taps_y * p.taps_x < blocks * tile.window * tile.window;
+    possible = (tile.stride == tile.window || blocks == 1) && !thin;
+  }
+  if (!possible) {
+    plan.row = -1;
+    return plan;
+  }
+  plan.tile_rows = (p.out_rows + plan.step_y - 1) / plan.step_y;
+  plan.tile_cols = (p.out_cols + plan.step_x - 1) / plan.step_x;
   plan.n = (p.n + 3) / 4 * 4;
   // Of a row of tiles, before and after the products.
   const double before = (double)plan.elements * p.groups * p.channels * (plan.tile_cols + plan.blocks_x - 1) * plan.n;
   const double after = (double)plan.elements * p.groups * p.m * plan.tile_cols * plan.n;
-  const long long fitting = (long long)(winograd_bytes() / (4 * (before + after)));
+  const long long fitting = (long long)(tile_bytes() / (4 * (before + after)));
   const long long most = fitting < 1 ? 1 : fitting > plan.tile_rows ? plan.tile_rows : fitting;
   const long long chunks = (plan.tile_rows + most - 1) / most;
   plan.chunk_rows = (plan.tile_rows + chunks - 1) / chunks;
   const double filters = (double)plan.elements * p.groups * (p.m + 3) * p.channels * plan.blocks_y * plan.blocks_x;
   const double limit = 2147483648.;
-  // Taps that fill less than half of their blocks leave small sums of large terms.
-  const bool thin = size > 4 && 2 * p.taps_y * p.taps_x < plan.blocks_y * plan.blocks_x * tile.window * tile.window;
   const bool large = filters >= limit || before * (plan.chunk_rows + plan.blocks_y - 1) >= limit ||
                      after * plan.chunk_rows >= limit || plan.elements * p.groups > 65535;  // the grid's limit
-  if ((tile.stride != tile.window && plan.blocks_y * plan.blocks_x > 1) || thin || large)
-    plan.row = -1;
+  if (large) plan.row = -1;
   return plan;
 }
 
-static inline long long winograd_chunks(const WinogradPlan &plan) {
+static inline long long tile_chunks(const TilePlan &plan) {
   return (plan.tile_rows + plan.chunk_rows - 1) / plan.chunk_rows;
 }
 
 // The products of a chunk, for FilterActs and ImageActs.
-static inline ProductShape winograd_product(const WinogradPlan &plan, const GpuRow &tile, const WinogradProblem &p) {
+static inline ProductShape tile_product(const TilePlan &plan, const GpuRow &tile, const TileProblem &p) {
   const ProductShape shape = {p.m, plan.chunk_rows * plan.tile_cols * plan.n, plan.elements * p.groups, 4, 4, plan.n, 1,
-                              0, 0, p.channels * plan.blocks_y * plan.blocks_x, 1, 1, p.tf32 && winograd_tf32(tile), 0,
-                              !winograd_tf32(tile)};
+                              0, 0, p.channels * plan.blocks_y * plan.blocks_x, 1, 1, p.tf32 && tile_allows_tf32(tile), 0,
+                              !tile_allows_tf32(tile)};
   return shape;
 }
 
 // The same for WeightActs: sums over a chunk's tiles, no longer than 8192.
-static inline ProductShape winograd_gradient_product(const WinogradPlan &plan, const GpuRow &tile,
-                                                     const WinogradProblem &p) {
+static inline ProductShape tile_gradient_product(const TilePlan &plan, const GpuRow &tile,
+                                                     const TileProblem &p) {
   const long long depth = plan.chunk_rows * plan.tile_cols * plan.n;
   const long long taps = p.channels * plan.blocks_y * plan.blocks_x;
   const long long least = (depth + 8191) / 8192;
-  const long long fitting = (long long)(winograd_bytes() / (4. * plan.elements * taps * p.groups * p.m * winograd_chunks(plan)));
+  const long long fitting = (long long)(tile_bytes() / (4. * plan.elements * taps * p.groups * p.m * tile_chunks(plan)));
   const ProductShape shape = {taps, p.m, plan.elements * p.groups, 4, 4, 0, 1, 0, 0, depth, least,
-                              fitting < least ? least : fitting, p.tf32 && winograd_tf32(tile), 0,
-                              !winograd_tf32(tile)};
+                              fitting < least ? least : fitting, p.tf32 && tile_allows_tf32(tile), 0,
+                              !tile_allows_tf32(tile)};
   return shape;
 }
 
 // The estimated microseconds of a plan with the best row for its products, or -1 if none will do: as row_cost, on an H200,
 // whose transforms of images write 2.3 TB/s and those of products read 3.2 TB/s.
-static inline double winograd_cost(const WinogradPlan &plan, const WinogradProblem &p, const GpuRows &products,
+static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const GpuRows &products,
                                    const ProductShape &shape, bool gradient, const Card &card) {
   const Choice choice = cheapest_row(products, shape, card);
   if (choice.row < 0) return -1;
-  const double chunks = (double)winograd_chunks(plan);
+  const double chunks = (double)tile_chunks(plan);
   const double bytes = 4. * plan.elements * p.groups * plan.n;
   const double before = bytes * p.channels * (plan.tile_rows + chunks * (plan.blocks_y - 1)) *
                         (plan.tile_cols + plan.blocks_x - 1);
@@ -103,17 +124,17 @@ static inline double winograd_cost(const WinogradPlan &plan, const WinogradProbl
 
 // The cheapest plan that takes less than `limit` microseconds, or any if that is negative; row -1 if there is none. only is
 // the one row to consider, or -1.
-static inline WinogradPlan cheapest_winograd(const GpuRows &tiles, const WinogradProblem &p, const GpuRows &products,
+static inline TilePlan cheapest_tiles(const GpuRows &tiles, const TileProblem &p, const GpuRows &products,
                                              bool gradient, double limit, int only, const Card &card) {
-  WinogradPlan best = {-1};
+  TilePlan best = {-1};
   for (int row = 0; row < tiles.count; ++row) {
     if (only >= 0 && row != only) continue;
-    const WinogradPlan plan = plan_winograd(tiles, row, p);
+    const TilePlan plan = plan_tiles(tiles, row, p);
     if (plan.row < 0) continue;
     const GpuRow &tile = tiles.rows[row];
     const ProductShape shape =
-        gradient ? winograd_gradient_product(plan, tile, p) : winograd_product(plan, tile, p);
-    const double cost = winograd_cost(plan, p, products, shape, gradient, card);
+        gradient ? tile_gradient_product(plan, tile, p) : tile_product(plan, tile, p);
+    const double cost = tile_cost(plan, p, products, shape, gradient, card);
     if (cost < 0 || (limit >= 0 && cost >= limit)) continue;
     limit = cost;
     best = plan;
