@@ -160,6 +160,7 @@ def correlation_families():
         KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
         tiles.PATCHES,
         tiles.FILTERS,
+        tiles.FFT_PRODUCTS,
     )
 
 

@@ -1,4 +1,5 @@
-"""Convolutions by tiles, Winograd's or of Fourier transforms: tables of the kernels of cuda/winograd.cu and cuda/fft.cu.
+"""Convolutions by tiles, Winograd's or of Fourier transforms: tables of the kernels of cuda/winograd.cu, cuda/fft.cu and
+cuda/fft_products.cu.
 
 FilterActs, ImageActs and WeightActs share them. Host code: c_code/tiles.h, and c_code/correlation_gpu.c for the first two.
 """
@@ -43,6 +44,38 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
     return KernelFamily(name, list(files), struct, rows)
 
 
+def _products_family(name, struct, product):
+    """The complex products of FFT_TILES, with `product` of cuda/product.cuh."""
+    # warp_m, warp_n, warps_m, warps_n, stages, blocks_per_sm, weight; of three parts, then of one
+    three_parts = [(32, 32, 2, 2, 3, 2, 20), (32, 32, 1, 4, 2, 2, 18), (16, 32, 1, 4, 2, 2, 14)]
+    one_part = [(32, 32, 2, 2, 3, 2, 35), (32, 32, 1, 4, 2, 2, 32), (16, 32, 1, 4, 2, 3, 22)]
+    rows = []
+    for kind, parts, tiles in (("3xtf32", 3, three_parts), ("tf32", 1, one_part)):
+        for warp_m, warp_n, warps_m, warps_n, stages, blocks, weight in tiles:
+            tile_m, tile_n = warp_m * warps_m, warp_n * warps_n
+            numbers = (warp_m, warp_n, warps_m, warps_n, parts)
+            rows.append(
+                Row(
+                    name="%s_%dx%d" % (kind, tile_m, tile_n),
+                    template="%s<%s, %d>" % (name, product % numbers, stages),
+                    threads=32 * warps_m * warps_n,
+                    blocks_per_sm=blocks,
+                    tile_m=tile_m,
+                    tile_n=tile_n,
+                    vec_m=4,
+                    vec_n=4,
+                    weight=weight,
+                    capability=80,
+                    tf32=int(parts == 1),
+                )
+            )
+    return KernelFamily(name, ["product.cuh", "fft_products.cu"], struct, rows)
+
+
+FFT_PRODUCTS = _products_family("fft_products", "FftProductsArgs", "TensorByRows<%d, %d, %d, %d, %d, 2>")
+FFT_GRADIENT_PRODUCTS = _products_family(
+    "fft_gradient_products", "FftGradientProductsArgs", "TensorByColumns<%d, %d, %d, %d, %d>"
+)
 PATCHES = tile_family("tile_patches", "patches", "TilePatchesArgs", arguments=", false")
 GRADIENTS = tile_family("tile_gradients", "patches", "TilePatchesArgs", arguments=", true")
 FILTERS = tile_family("tile_filters", "filters", "TileFiltersArgs")

@@ -143,4 +143,5 @@ class GpuWeightActs(GpuOp, WeightActs):
         tiles.PATCHES,
         tiles.GRADIENTS,
         tiles.TAPS,
+        tiles.FFT_GRADIENT_PRODUCTS,
     ) + partial_families()

@@ -1,21 +1,16 @@
 // Convolutions with stride 1 by Fourier transforms of kSize x kSize pixels: a tile of (kSize - R + 1) x (kSize - S + 1) outputs
 // under R x S taps.
 //
-// The spectrum of a correlation is that of the images times the conjugate one of the filters. A complex product
-// (a + ib)(c + id) is made of three real ones (Gauss), of sums that the transforms form:
+// The spectrum of a correlation is that of the images times the conjugate one of the filters: a matrix product, of filters with
+// channels, for each frequency (fft_products.cu). Of a real tile's spectrum half is redundant: (kSize / 2 - 1) columns of kSize
+// frequencies remain, and of columns 0 and kSize / 2 kSize / 2 + 1 each, of which the first and the last are real: kSize^2 / 2 + 2
+// complex products, which three real ones make, in place of R * S for each output. A frequency is two elements (tiles.cuh), its
+// real part and its imaginary one.
 //
-//   p = c (a + b), q = a (d - c), r = b (c + d):  real part p - r, imaginary part p + q
-//
-// so that a frequency is three elements (tiles.cuh). Of a real tile's spectrum half is redundant: (kSize / 2 - 1) columns of
-// kSize frequencies remain, and of columns 0 and kSize / 2 kSize / 2 - 1 each, all of them complex, and four real ones, which
-// are one element each: 3 * kSize * kSize / 2 - 2 elements in place of R * S products for each output.
-//
-// fft_patches  images, or with kGradients gradients of the outputs, to elements
-// fft_filters  filters to elements
+// fft_patches  images to elements, or with kGradients gradients of the outputs to conjugate ones
+// fft_filters  filters to conjugate elements
 // fft_outputs  products to outputs
 // fft_taps     products to the gradient of the filters
-//
-// The gradients' elements and those of taps follow from the sum of elements, which is bilinear, by transposing the others.
 //
 // Block   kLanes tiles (or filters) by kSize / 2 threads, each of which transforms two rows at once, as one complex row, and then
 //         one column; columns 0 and kSize / 2 of real rows are real, and one complex column.
@@ -76,7 +71,7 @@ struct FourierTransform<kSize, 0> {
 template <int kSize, int kLanes>
 struct FourierTile {
   static constexpr int kHalf = kSize / 2;
-  static constexpr int kComplex = kSize * kHalf - 2;
+  static constexpr int kFrequencies = kSize * kHalf + 2;
   // Lanes of a warp that have another column are on other banks.
   static constexpr int kPitch = kSize * kLanes + kLanes % 32;
   float *shared;
@@ -174,10 +169,16 @@ struct FourierTile {
     each_frequency<true>(re, im, store);
   }
 
-  // From a column, which `load` sets, to the rows, times kSize * kSize.
+  // From a column, the sum of what `splits` of load(split) add, to the rows, times kSize * kSize.
   template <typename Load>
-  __device__ __forceinline__ void inverse(float (&re)[kSize], float (&im)[kSize], Load load) const {
-    each_frequency<false>(re, im, load);
+  __device__ __forceinline__ void inverse(float (&re)[kSize], float (&im)[kSize], int splits, Load load) const {
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) re[i] = im[i] = 0.f;
+#pragma unroll 1
+    for (int split = 0; split < splits; ++split) {
+      auto visit = load(split);
+      each_frequency<false>(re, im, visit);
+    }
     if (line == 0) put_together(re, im);
     FourierTransform<kSize>::run(im, re);
     column_to_rows(re);
@@ -186,109 +187,53 @@ struct FourierTile {
     FourierTransform<kSize>::run(im, re);
   }
 
-  // visit.complex(first of three elements, re, im) or visit.real(element, value) for each frequency of this thread's column;
-  // or of column 0's and column kHalf's, told apart.
+  // visit.complex(frequency, re, im), or visit.real(frequency, value) where the imaginary part is 0, for each frequency of this
+  // thread's column; or of column 0's and column kHalf's, told apart.
   template <bool kReversed, typename Visit>
   __device__ __forceinline__ void each_frequency(float (&re)[kSize], float (&im)[kSize], Visit &visit) const {
     if (line > 0) {
-      const int first = 3 * kSize * (line - 1);
+      const int first = kSize * (line - 1);
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) visit.complex(first + 3 * i, re[place<kReversed>(i)], im[place<kReversed>(i)]);
+      for (int i = 0; i < kSize; ++i) visit.complex(first + i, re[place<kReversed>(i)], im[place<kReversed>(i)]);
       return;
     }
-    const int first = 3 * kSize * (kHalf - 1);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
+      const int first = kSize * (kHalf - 1) + (kHalf + 1) * j;
+      visit.real(first, re[place<kReversed>(0, j)]);
 #pragma unroll
       for (int k = 1; k < kHalf; ++k)
-        visit.complex(first + 3 * (j * (kHalf - 1) + k - 1), re[place<kReversed>(k, j)], im[place<kReversed>(k, j)]);
-      visit.real(3 * kComplex + 2 * j, re[place<kReversed>(0, j)]);
-      visit.real(3 * kComplex + 2 * j + 1, im[place<kReversed>(0, j)]);
+        visit.complex(first + k, re[place<kReversed>(k, j)], im[place<kReversed>(k, j)]);
+      visit.real(first + kHalf, im[place<kReversed>(0, j)]);
     }
   }
 };
 
-// Takes elements; apart(re, im, elements) makes three of a frequency.
-template <typename Apart>
+// Stores a tile's elements, with kConjugate those of the conjugate spectrum.
+template <bool kConjugate>
 struct FourierStore {
   float *out;     // of element 0, or NULL
   size_t stride;  // from element to element
 
-  __device__ __forceinline__ void real(int element, float value) const {
-    if (out != NULL) out[element * stride] = two_tf32_parts(value);
-  }
-  __device__ __forceinline__ void complex(int element, float re, float im) const {
+  __device__ __forceinline__ void real(int frequency, float value) const { complex(frequency, value, 0.f); }
+  __device__ __forceinline__ void complex(int frequency, float re, float im) const {
     if (out == NULL) return;
-    float elements[3];
-    Apart::split(re, im, elements);
-    float *target = out + element * stride;
-#pragma unroll
-    for (int i = 0; i < 3; ++i) target[i * stride] = two_tf32_parts(elements[i]);
+    float *target = out + 2 * frequency * stride;
+    target[0] = re;
+    target[stride] = kConjugate ? -im : im;
   }
 };
 
-// a + ib
-struct FourierImages {
-  static __device__ __forceinline__ void split(float re, float im, float (&elements)[3]) {
-    elements[0] = re + im;
-    elements[1] = re;
-    elements[2] = im;
-  }
-};
-
-// c - id
-struct FourierFilters {
-  static __device__ __forceinline__ void split(float re, float im, float (&elements)[3]) {
-    elements[0] = re;
-    elements[1] = -im - re;
-    elements[2] = re - im;
-  }
-};
-
-// Half of what an output's gradient adds to p, q and r, times kSize * kSize.
-struct FourierGradients {
-  static __device__ __forceinline__ void split(float re, float im, float (&elements)[3]) {
-    elements[0] = re + im;
-    elements[1] = im;
-    elements[2] = -re;
-  }
-};
-
-// Gives elements, sums of `splits` that lie `split_stride` apart; join(elements, re, im) makes a frequency of three.
-template <typename Join>
+// Adds a tile's elements.
 struct FourierLoad {
   const float *in;      // of element 0, or NULL
-  size_t stride, split_stride;
-  int splits;
+  size_t stride;
 
-  __device__ __forceinline__ float element(int i) const {
-    if (in == NULL) return 0.f;
-    const float *source = in + i * stride;
-    float sum = *source;
-    for (int split = 1; split < splits; ++split) sum += source[split * split_stride];
-    return sum;
-  }
-  __device__ __forceinline__ void real(int i, float &value) const { value = element(i); }
-  __device__ __forceinline__ void complex(int i, float &re, float &im) const {
-    float elements[3];
-#pragma unroll
-    for (int j = 0; j < 3; ++j) elements[j] = element(i + j);
-    Join::join(elements, re, im);
-  }
-};
-
-struct FourierOutputs {
-  static __device__ __forceinline__ void join(const float (&elements)[3], float &re, float &im) {
-    re = elements[0] - elements[2];
-    im = elements[0] + elements[1];
-  }
-};
-
-// What p, q and r add to the cosines and sines of a filter.
-struct FourierTaps {
-  static __device__ __forceinline__ void join(const float (&elements)[3], float &re, float &im) {
-    re = elements[0] - elements[1] + elements[2];
-    im = -elements[1] - elements[2];
+  __device__ __forceinline__ float element(int i) const { return in == NULL ? 0.f : in[i * stride]; }
+  __device__ __forceinline__ void real(int frequency, float &value) const { value += element(2 * frequency); }
+  __device__ __forceinline__ void complex(int frequency, float &re, float &im) const {
+    re += element(2 * frequency);
+    im += element(2 * frequency + 1);
   }
 };
 
@@ -316,17 +261,13 @@ __device__ __forceinline__ void fft_patches(const TilePatchesArgs &a) {
     im[x] = in_cols && in_rows[1] ? source[(a.cols + x) * a.n] : 0.f;
   }
   float *out = i < a.size ? a.out + i : NULL;
-  if (kGradients) {
-    part.forward(re, im, FourierStore<FourierGradients>{out, (size_t)a.size});
-  } else {
-    part.forward(re, im, FourierStore<FourierImages>{out, (size_t)a.size});
-  }
+  part.forward(re, im, FourierStore<kGradients>{out, (size_t)a.size});
 }
 
 template <int kSize, int kLanes>
 __device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
   typedef FourierTile<kSize, kLanes> Tile;
-  constexpr int kElements = 3 * Tile::kComplex + 4;
+  constexpr int kElements = 2 * Tile::kFrequencies;
   __shared__ float memory[Tile::kHalf * Tile::kPitch];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
@@ -344,7 +285,7 @@ __device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
     im[s] = in_cols && r + 1 < a.taps_y ? source[(a.taps_x + s) * a.source_stride] : 0.f;
   }
   float *out = i < a.size ? a.out + channel * kElements * a.by_stride.value + last : NULL;
-  part.forward(re, im, FourierStore<FourierFilters>{out, (size_t)a.by_stride.value});
+  part.forward(re, im, FourierStore<true>{out, (size_t)a.by_stride.value});
 }
 
 template <int kSize, int kLanes, typename Args>
@@ -356,7 +297,7 @@ __device__ __forceinline__ void fft_outputs(const Args &a) {
   const TilePlace tile(min(i, a.size - 1), a.by_tile_rows, a.by_tile_cols, a.by_n);
   const bool inside = i < a.size && tile.last < a.n;
   float re[kSize], im[kSize];
-  part.inverse(re, im, FourierLoad<FourierOutputs>{inside ? a.products + i : NULL, (size_t)a.size, 0, 1});
+  part.inverse(re, im, 1, [&](int) { return FourierLoad{inside ? a.products + i : NULL, (size_t)a.size}; });
   if (!inside) return;
   const int y = 2 * part.line;
   const int row = (tile.y + a.first_row) * a.step_y + y, col = tile.x * a.step_x;
@@ -375,7 +316,7 @@ __device__ __forceinline__ void fft_outputs(const Args &a) {
 template <int kSize, int kLanes>
 __device__ __forceinline__ void fft_taps(const TileTapsArgs &a) {
   typedef FourierTile<kSize, kLanes> Tile;
-  constexpr int kElements = 3 * Tile::kComplex + 4;
+  constexpr int kElements = 2 * Tile::kFrequencies;
   __shared__ float memory[Tile::kHalf * Tile::kPitch];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
@@ -384,8 +325,9 @@ __device__ __forceinline__ void fft_taps(const TileTapsArgs &a) {
   const int channel = a.by_filters.divide(min(i, a.size - 1), filter);
   const float *source = a.partials + (size_t)channel * kElements * a.by_filters.value + filter;
   float re[kSize], im[kSize];
-  part.inverse(re, im, FourierLoad<FourierTaps>{inside ? source : NULL, (size_t)a.by_filters.value,
-                                               (size_t)kElements * a.size, a.splits});
+  part.inverse(re, im, a.splits, [&](int split) {
+    return FourierLoad{inside ? source + (size_t)split * kElements * a.size : NULL, (size_t)a.by_filters.value};
+  });
   if (!inside) return;
   const int r = 2 * part.line;
 #pragma unroll

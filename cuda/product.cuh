@@ -27,9 +27,9 @@ struct Tf32Parts {
 };
 
 // One step of kChunk * 8 products of kTilesM x kTilesN matrices: a(i, step, j) and b(i, step, j) are element j of the
-// operands, sum(i, j, e) the sums.
-template <int kTilesM, int kTilesN, int kChunk, int kParts, typename A, typename B, typename Sum>
-__device__ __forceinline__ void multiply_chunk(A a, B b, Sum sum) {
+// operands, sum(i, j, e) the sums of one part, to which those of three parts are added by add(i, j, e, value).
+template <int kTilesM, int kTilesN, int kChunk, int kParts, typename A, typename B, typename Sum, typename Add>
+__device__ __forceinline__ void multiply_chunk(A a, B b, Sum sum, Add add) {
   const unsigned mask = tf32_mask();
   struct {
     float a_high[kTilesM][kChunk][4], a_low[kTilesM][kChunk][4], b_high[kTilesN][kChunk][2], b_low[kTilesN][kChunk][2];
@@ -70,12 +70,59 @@ __device__ __forceinline__ void multiply_chunk(A a, B b, Sum sum) {
         multiply_tf32(part, operands.a_high[i][c], operands.b_high[j][c]);
       }
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        float &total = sum(i, j, e);
-        total = kParts == 3 ? total + part[e] : part[e];
-      }
+      for (int e = 0; e < 4; ++e)
+        if (kParts == 3)
+          add(i, j, e, part[e]);
+        else
+          sum(i, j, e) = part[e];
     }
   end_tf32();
+}
+
+template <int kTilesM, int kTilesN, int kChunk, int kParts, typename A, typename B, typename Sum>
+__device__ __forceinline__ void multiply_chunk(A a, B b, Sum sum) {
+  multiply_chunk<kTilesM, kTilesN, kChunk, kParts>(a, b, sum,
+                                                   [&](int i, int j, int e, float value) { sum(i, j, e) += value; });
+}
+
+// The same with complex operands and sums, whose real parts are number 0 and whose imaginary ones number 1 of a(part, i, step,
+// j), b(...) and sum(...). With three parts (x + iy)(u + iv) is made of three products (Gauss): p = x (u + v), q = u (y - x) and
+// r = v (x + y) give p - r and p + q. Of operands rounded to TF32 it is made of four, which round no sums of theirs.
+template <int kTilesM, int kTilesN, int kChunk, int kParts, typename A, typename B, typename Sum>
+__device__ __forceinline__ void multiply_complex_chunk(A a, B b, Sum sum) {
+  if (kParts == 3) {
+#pragma unroll
+    for (int product = 0; product < 3; ++product)
+      multiply_chunk<kTilesM, kTilesN, kChunk, kParts>(
+          [&](int i, int c, int e) {
+            const float x = a(0, i, c, e), y = a(1, i, c, e);
+            return product == 0 ? x : product == 1 ? y - x : x + y;
+          },
+          [&](int j, int c, int e) {
+            const float u = b(0, j, c, e), v = b(1, j, c, e);
+            return product == 0 ? u + v : product == 1 ? u : v;
+          },
+          [&](int i, int j, int e) -> float & { return sum(0, i, j, e); },
+          [&](int i, int j, int e, float value) {
+            if (product == 2)
+              sum(0, i, j, e) -= value;
+            else
+              sum(1, i, j, e) += value;
+            if (product == 0) sum(0, i, j, e) += value;
+          });
+    return;
+  }
+#pragma unroll
+  for (int part = 0; part < 2; ++part)
+#pragma unroll
+    for (int of_b = 0; of_b < 2; ++of_b)
+      multiply_chunk<kTilesM, kTilesN, kChunk, kParts>(
+          [&](int i, int c, int e) {
+            const float value = a(part ^ of_b, i, c, e);
+            return part == 0 && of_b == 1 ? -value : value;
+          },
+          [&](int j, int c, int e) { return b(of_b, j, c, e); },
+          [&](int i, int j, int e) -> float & { return sum(part, i, j, e); });
 }
 
 template <int kLanesM, int kWarpsM, int kWarpsN>
@@ -146,33 +193,60 @@ struct TensorByRows {
   __device__ __forceinline__ static int swizzle_m(int k) { return kTileM % 32 == 0 ? (k & 3) * 8 : (k & 2) * 4; }
   __device__ __forceinline__ static int swizzle_n(int k) { return (k & 3) * 4; }
 
+  // What this thread needs of rows `begin` and on of the tiles, for one chunk.
+  struct Operands {
+    __align__(16) float a[kChunk][2][(kRows + 3) / 4 * 4];
+    __align__(16) float b[kChunk][2][kWarpN / 8];
+  };
+  template <int kDepth>
+  __device__ __forceinline__ void read(const float (&a)[kDepth][kTileM], const float (&b)[kDepth][kTileN], int begin,
+                                       Operands &operands) const {
+#pragma unroll
+    for (int c = 0; c < kChunk; ++c)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int k = begin + 8 * c + 4 * half + t;
+#pragma unroll
+        for (int i = 0; i < kWarpM / 32; ++i)
+          *(float4 *)&operands.a[c][half][4 * i] = *(const float4 *)&a[k][(warp_m + 32 * i + 4 * g) ^ swizzle_m(t)];
+        if (kWarpM % 32 != 0)
+          *(float2 *)&operands.a[c][half][kRows / 4 * 4] =
+              *(const float2 *)&a[k][(warp_m + kWarpM / 32 * 32 + 2 * g) ^ swizzle_m(t)];
+#pragma unroll
+        for (int j = 0; j < kWarpN / 32; ++j)
+          *(float4 *)&operands.b[c][half][4 * j] =
+              *(const float4 *)&b[k][(warp_n + 32 * j + g % 2 * 16 + g / 2 * 4) ^ swizzle_n(t)];
+      }
+  }
+
   template <int kDepth>
   __device__ __forceinline__ void multiply(const float (&a)[kDepth][kTileM], const float (&b)[kDepth][kTileN],
                                            float (&sum)[kRows][kPieces][4]) const {
 #pragma unroll
     for (int begin = 0; begin < kDepth; begin += 8 * kChunk) {
-      __align__(16) float a_values[kChunk][2][(kRows + 3) / 4 * 4];
-      __align__(16) float b_values[kChunk][2][kWarpN / 8];
-#pragma unroll
-      for (int c = 0; c < kChunk; ++c)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int k = begin + 8 * c + 4 * half + t;
-#pragma unroll
-          for (int i = 0; i < kWarpM / 32; ++i)
-            *(float4 *)&a_values[c][half][4 * i] = *(const float4 *)&a[k][(warp_m + 32 * i + 4 * g) ^ swizzle_m(t)];
-          if (kWarpM % 32 != 0)
-            *(float2 *)&a_values[c][half][kRows / 4 * 4] =
-                *(const float2 *)&a[k][(warp_m + kWarpM / 32 * 32 + 2 * g) ^ swizzle_m(t)];
-#pragma unroll
-          for (int j = 0; j < kWarpN / 32; ++j)
-            *(float4 *)&b_values[c][half][4 * j] =
-                *(const float4 *)&b[k][(warp_n + 32 * j + g % 2 * 16 + g / 2 * 4) ^ swizzle_n(t)];
-        }
+      Operands operands;
+      read(a, b, begin, operands);
       multiply_chunk<kWarpM / 16, kWarpN / 8, kChunk, kParts>(
-          [&](int i, int c, int e) { return a_values[c][e / 2][2 * i + e % 2]; },
-          [&](int j, int c, int e) { return b_values[c][e][j]; },
+          [&](int i, int c, int e) { return operands.a[c][e / 2][2 * i + e % 2]; },
+          [&](int j, int c, int e) { return operands.b[c][e][j]; },
           [&](int i, int j, int e) -> float & { return sum[2 * i + e / 2][j / 4 * 2 + e % 2][j % 4]; });
+    }
+  }
+  // Of complex numbers: element 0 of each tile and of the sums is the real part, element 1 the imaginary one.
+  template <int kDepth>
+  __device__ __forceinline__ void multiply_complex(const float (&a)[2][kDepth][kTileM], const float (&b)[2][kDepth][kTileN],
+                                                   float (&sum)[2][kRows][kPieces][4]) const {
+#pragma unroll
+    for (int begin = 0; begin < kDepth; begin += 8 * kChunk) {
+      Operands parts[2];
+#pragma unroll
+      for (int part = 0; part < 2; ++part) read(a[part], b[part], begin, parts[part]);
+      multiply_complex_chunk<kWarpM / 16, kWarpN / 8, kChunk, kParts>(
+          [&](int part, int i, int c, int e) { return parts[part].a[c][e / 2][2 * i + e % 2]; },
+          [&](int part, int j, int c, int e) { return parts[part].b[c][e][j]; },
+          [&](int part, int i, int j, int e) -> float & {
+            return sum[part][2 * i + e / 2][j / 4 * 2 + e % 2][j % 4];
+          });
     }
   }
 };
@@ -244,20 +318,42 @@ struct TensorByColumns {
   // The 4 lanes of a row have 16 adjacent columns at once.
   __device__ __forceinline__ int column(int j) const { return warp_n + j / 4 * 16 + 4 * t + j % 4; }
 
+  // What this thread needs of the tiles.
+  struct Operands {
+    __align__(16) float a[kRows][4];
+    __align__(16) float b[kWarpN / 8][4];
+  };
+  template <int kRow>
+  __device__ __forceinline__ void read(const float (&a)[kTileM][kRow], const float (&b)[kTileN][kRow],
+                                       Operands &operands) const {
+    static_assert(kRow == 16, "a step of 16: 4 of them a lane, two matrices of 8");
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) *(float4 *)operands.a[i] = *(const float4 *)&a[warp_m + 8 * i + g][4 * t];
+#pragma unroll
+    for (int j = 0; j < kWarpN / 8; ++j)
+      *(float4 *)operands.b[j] = *(const float4 *)&b[warp_n + j / 2 * 16 + g / 2 * 4 + j % 2 * 2 + g % 2][4 * t];
+  }
+
   template <int kRow>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][kRow], const float (&b)[kTileN][kRow],
                                            float (&sum)[kRows][kColumns]) const {
-    static_assert(kRow == 16, "a step of 16: 4 of them a lane, two matrices of 8");
-    __align__(16) float a_values[kRows][4];
-    __align__(16) float b_values[kWarpN / 8][4];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) *(float4 *)a_values[i] = *(const float4 *)&a[warp_m + 8 * i + g][4 * t];
-#pragma unroll
-    for (int j = 0; j < kWarpN / 8; ++j)
-      *(float4 *)b_values[j] = *(const float4 *)&b[warp_n + j / 2 * 16 + g / 2 * 4 + j % 2 * 2 + g % 2][4 * t];
+    Operands operands;
+    read(a, b, operands);
     multiply_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
-        [&](int i, int c, int e) { return a_values[2 * i + e % 2][2 * c + e / 2]; },
-        [&](int j, int c, int e) { return b_values[j][2 * c + e]; },
+        [&](int i, int c, int e) { return operands.a[2 * i + e % 2][2 * c + e / 2]; },
+        [&](int j, int c, int e) { return operands.b[j][2 * c + e]; },
         [&](int i, int j, int e) -> float & { return sum[2 * i + e / 2][2 * j + e % 2]; });
+  }
+  // Of complex numbers, as above.
+  template <int kRow>
+  __device__ __forceinline__ void multiply_complex(const float (&a)[2][kTileM][kRow], const float (&b)[2][kTileN][kRow],
+                                                   float (&sum)[2][kRows][kColumns]) const {
+    Operands parts[2];
+#pragma unroll
+    for (int part = 0; part < 2; ++part) read(a[part], b[part], parts[part]);
+    multiply_complex_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
+        [&](int part, int i, int c, int e) { return parts[part].a[2 * i + e % 2][2 * c + e / 2]; },
+        [&](int part, int j, int c, int e) { return parts[part].b[j][2 * c + e]; },
+        [&](int part, int i, int j, int e) -> float & { return sum[part][2 * i + e / 2][2 * j + e % 2]; });
   }
 };

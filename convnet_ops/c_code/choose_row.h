@@ -29,8 +29,8 @@ struct Card {
 // pixels can leave out all but a share of `trimmed` of the products. window and stride are those of pooling, 0 where rows
 // and columns differ. depth is the length of the sums, which blocks may share: least_splits to most_splits of them; tf32
 // says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel beforehand. accurate
-// asks for sums with the rounding of few additions, whatever their length: those of tensor cores. Ops that multiply nothing
-// leave the last ones 0.
+// asks for sums with the rounding of few additions, whatever their length: those of tensor cores. streamed: a block goes on to its
+// next tile with the loads under way. Ops that multiply nothing leave the last ones 0.
 struct ProductShape {
   long long m, n, batches;
   int vec_m, vec_n;
@@ -41,6 +41,7 @@ struct ProductShape {
   bool tf32;
   long long workspace;
   bool accurate;
+  bool streamed;
 };
 
 // A row of a table, and how many blocks share a sum.
@@ -99,7 +100,7 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double flop_per_us = row.weight * card_speed(row, card) / narrow * 1e6 / 132;
   // What a block does before and after its sums takes as long as so many products of each of them: 50 for multiply-adds, 120
   // for three TF32 products on layers with sums of 25 and 363.
-  const double overhead = row.weight * (row.capability > 0 ? 1.8 : 1.1);
+  const double overhead = shape.streamed ? 16 : row.weight * (row.capability > 0 ? 1.8 : 1.1);
   const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits;
   double time = (full_blocks * depth + overhead_blocks * overhead) * row.tile_m * row.tile_n * 2 / flop_per_us;
   // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9.
@@ -150,7 +151,7 @@ static inline bool same_shape(const ProductShape &a, const ProductShape &b) {
   return a.m == b.m && a.n == b.n && a.batches == b.batches && a.vec_m == b.vec_m && a.vec_n == b.vec_n &&
          a.run == b.run && a.trimmed == b.trimmed && a.window == b.window && a.stride == b.stride && a.depth == b.depth &&
          a.least_splits == b.least_splits && a.most_splits == b.most_splits && a.tf32 == b.tf32 &&
-         a.workspace == b.workspace && a.accurate == b.accurate;
+         a.workspace == b.workspace && a.accurate == b.accurate && a.streamed == b.streamed;
 }
 
 // The cheapest row that supports the shape, with its splits; row -1 if there is none. The last answers are remembered.

@@ -23,7 +23,7 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool
 
 // A correlation with stride 1 by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and
 // c.n is the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the rest of the kernels are
-// tile_patches, tile_filters and filter_acts, whose rows are the plan's products.
+// tile_patches, tile_filters and, for the products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
 int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
                          PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
@@ -40,6 +40,7 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   if (transformed.get() == NULL) return -1;
   print_plan(tile_patches_rows(), plan, family,
              array_bytes(patches_dims) + array_bytes(products_dims) + array_bytes(filters_dims));
+  const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
   // Tiles, or filters, of a block of the transforms.
   const int at_once = tile_patches_rows().rows[plan.row].tile_n;
   size_t grid[3];
@@ -82,17 +83,42 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
     elementwise_grid(patches_args.size, at_once, grid);
     if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
-    CorrelateArgs args;
-    args.images = device_array(patches.get());
-    args.filters = device_array(transformed.get());
-    product.rows = rows + plan.blocks_y - 1;
-    product.grid_rows = product.out_rows = rows;
     shape.n = rows * plan.tile_cols * plan.n;
-    if (run_correlation(
-            op, filter_acts_rows(), product, shape, products.get(), context, &args,
-            [&](int row, const size_t *row_grid) { return filter_acts_launch(row, row_grid, &args, context); },
-            [](PyGpuArrayObject *, npy_int64) { return -1; }) != 0)  // these sums are not split
-      return -1;
+    if (fft) {
+      FftProductsArgs args;
+      args.images = device_array(patches.get());
+      args.filters = device_array(transformed.get());
+      args.out = device_array(products.get());
+      args.channels = (int)c.channels;
+      args.m = (int)c.m;
+      args.filter_group = (int)filter_group;
+      args.filter_stride = (int)(plan.elements * c.groups * filter_group);
+      args.columns = (int)shape.n;
+      args.by_groups = make_divisor(c.groups);
+      if (run_choice(fft_products_rows(), shape, context, products.get(), [&](const Choice &choice) {
+            const GpuRow &row = fft_products_rows().rows[choice.row];
+            const npy_int64 m_tiles = (c.m + row.tile_m - 1) / row.tile_m;
+            const npy_int64 column_tiles = (shape.n + row.tile_n - 1) / row.tile_n;
+            args.tiles = (int)(shape.batches * m_tiles * column_tiles);
+            args.by_m_tiles = make_divisor(m_tiles);
+            args.by_column_tiles = make_divisor(column_tiles);
+            size_t row_grid[3];
+            streaming_grid(args.tiles, row, card_of(context), row_grid);
+            return fft_products_launch(choice.row, row_grid, &args, context);
+          }) != 0)
+        return -1;
+    } else {
+      CorrelateArgs args;
+      args.images = device_array(patches.get());
+      args.filters = device_array(transformed.get());
+      product.rows = rows + plan.blocks_y - 1;
+      product.grid_rows = product.out_rows = rows;
+      if (run_correlation(
+              op, filter_acts_rows(), product, shape, products.get(), context, &args,
+              [&](int row, const size_t *row_grid) { return filter_acts_launch(row, row_grid, &args, context); },
+              [](PyGpuArrayObject *, npy_int64) { return -1; }) != 0)  // these sums are not split
+        return -1;
+    }
 
     outputs->products = device_array(products.get());
     outputs->out = device_array(out);
@@ -117,6 +143,6 @@ template <typename Run>
 int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const Correlation &c, PyGpuArrayObject *out,
                          PyGpuContextObject *context, Run run) {
   const bool possible = c.stride_y == 1 && c.stride_x == 1 && c.phases_y == 1 && c.phases_x == 1;
-  return run_plan(tile_patches_rows(), filter_acts_rows(), tile_problem(c, direct.tf32), false, possible,
-                  direct_rows, direct, context, out, run);
+  const TileTables tables = {tile_patches_rows(), filter_acts_rows(), fft_products_rows()};
+  return run_plan(tables, tile_problem(c, direct.tf32), false, possible, direct_rows, direct, context, out, run);
 }

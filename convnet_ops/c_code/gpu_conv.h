@@ -213,6 +213,12 @@ static TileProblem tile_problem(const Correlation &c, bool tf32) {
   return problem;
 }
 
+// The grid of a kernel whose blocks go on from tile to tile (cuda/fft_products.cu): as many as the card holds.
+static inline void streaming_grid(npy_int64 tiles, const GpuRow &row, const Card &card, size_t *grid) {
+  grid[0] = (size_t)std::min<npy_int64>(tiles, (npy_int64)card.multiprocessors * row.blocks_per_sm);
+  grid[1] = grid[2] = 1;
+}
+
 // The arguments of tile_patches, for tile_rows rows of tiles from first_row on.
 template <typename Args>
 static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, npy_int64 channels, npy_int64 rows,
@@ -248,13 +254,14 @@ static void print_plan(const GpuRows &tiles, const TilePlan &plan, const char *f
 // the direct kernels, one that is estimated to be faster than `direct`, the best of these; or the fastest, if tuning is asked
 // for. `possible` says whether the problem is one for tiles. Returns what run does, or -1 with ValueError.
 template <typename Run>
-static int run_plan(const GpuRows &tiles, const GpuRows &products, const TileProblem &problem, bool gradient,
-                    bool possible, const GpuRows &direct_rows, const ProductShape &direct, PyGpuContextObject *context,
+static int run_plan(const TileTables &tables, const TileProblem &problem, bool gradient, bool possible,
+                    const GpuRows &direct_rows, const ProductShape &direct, PyGpuContextObject *context,
                     PyGpuArrayObject *out, Run run) {
   const Card card = card_of(context);
   const auto cheapest = [&](double limit, int only) {
-    return cheapest_tiles(tiles, problem, products, gradient, limit, only, card);
+    return cheapest_tiles(tables, problem, gradient, limit, only, card);
   };
+  const GpuRows &tiles = tables.tiles;
   const TilePlan none = {-1};
   size_t length;
   const char *forced = forced_row("tiles", &length);
@@ -269,7 +276,7 @@ static int run_plan(const GpuRows &tiles, const GpuRows &products, const TilePro
     PyErr_Format(PyExc_ValueError,
                  "CONVNET_OPS_VARIANT: tiles of %s want stride 1, filters of up to %s unless these tiles compute as many outputs "
                  "as that, workspace arrays of under 2**31 elements and, those of Winograd but for winograd_2x2_3x3, filters that "
-                 "fill half of 3 x 3 and compute capability 8.0",
+                 "fill half of 3 x 3; all but winograd_2x2_3x3 compute capability 8.0",
                  tiles.rows[row].name, is_fft(tiles.rows[row]) ? "the tile's size" : "3 x 3");
     return -1;
   }

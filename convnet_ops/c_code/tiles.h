@@ -11,6 +11,11 @@ struct TileProblem {
   bool tf32;
 };
 
+// The tables that tiles need: the transforms', and those of the products of Winograd's tiles and of Fourier transforms.
+struct TileTables {
+  GpuRows tiles, products, fft_products;
+};
+
 struct TilePlan {
   int row;                        // of tile_patches and its like; -1: none
   long long elements;             // of a tile: so many products of matrices there are
@@ -41,7 +46,7 @@ static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProbl
   bool possible;
   if (is_fft(tile)) {
     const long long size = tile.stride;
-    plan.elements = 3 * size * size / 2 - 2;
+    plan.elements = size * size + 4;
     plan.step_y = size - p.taps_y + 1;
     plan.step_x = size - p.taps_x + 1;
     plan.blocks_y = plan.blocks_x = 1;
@@ -85,9 +90,14 @@ static inline long long tile_chunks(const TilePlan &plan) {
 
 // The products of a chunk, for FilterActs and ImageActs.
 static inline ProductShape tile_product(const TilePlan &plan, const GpuRow &tile, const TileProblem &p) {
+  if (is_fft(tile)) {
+    const ProductShape shape = {p.m, plan.chunk_rows * plan.tile_cols * plan.n, plan.elements / 2 * p.groups, 4, 4, 0, 1,
+                                0, 0, p.channels, 1, 1, p.tf32, 0, true, true};
+    return shape;
+  }
   const ProductShape shape = {p.m, plan.chunk_rows * plan.tile_cols * plan.n, plan.elements * p.groups, 4, 4, plan.n, 1,
                               0, 0, p.channels * plan.blocks_y * plan.blocks_x, 1, 1, p.tf32 && tile_allows_tf32(tile), 0,
-                              !tile_allows_tf32(tile)};
+                              !tile_allows_tf32(tile), false};
   return shape;
 }
 
@@ -98,16 +108,19 @@ static inline ProductShape tile_gradient_product(const TilePlan &plan, const Gpu
   const long long taps = p.channels * plan.blocks_y * plan.blocks_x;
   const long long least = (depth + 8191) / 8192;
   const long long fitting = (long long)(tile_bytes() / (4. * plan.elements * taps * p.groups * p.m * tile_chunks(plan)));
-  const ProductShape shape = {taps, p.m, plan.elements * p.groups, 4, 4, 0, 1, 0, 0, depth, least,
-                              fitting < least ? least : fitting, p.tf32 && tile_allows_tf32(tile), 0,
-                              !tile_allows_tf32(tile)};
+  const long long batches = (is_fft(tile) ? plan.elements / 2 : plan.elements) * p.groups;
+  const ProductShape shape = {taps, p.m, batches, 4, 4, 0, 1, 0, 0, depth, least, fitting < least ? least : fitting,
+                              p.tf32 && tile_allows_tf32(tile), 0, is_fft(tile) || !tile_allows_tf32(tile), is_fft(tile)};
   return shape;
 }
 
 // The estimated microseconds of a plan with the best row for its products, or -1 if none will do: as row_cost, on an H200,
 // whose transforms of images write 2.3 TB/s and those of products read 3.2 TB/s.
-static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const GpuRows &products,
-                                   const ProductShape &shape, bool gradient, const Card &card) {
+static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const TileTables &tables, bool gradient,
+                               const Card &card) {
+  const GpuRow &tile = tables.tiles.rows[plan.row];
+  const GpuRows &products = is_fft(tile) ? tables.fft_products : tables.products;
+  const ProductShape shape = gradient ? tile_gradient_product(plan, tile, p) : tile_product(plan, tile, p);
   const Choice choice = cheapest_row(products, shape, card);
   if (choice.row < 0) return -1;
   const double chunks = (double)tile_chunks(plan);
@@ -115,26 +128,26 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   const double before = bytes * p.channels * (plan.tile_rows + chunks * (plan.blocks_y - 1)) *
                         (plan.tile_cols + plan.blocks_x - 1);
   const double after = bytes * p.m * plan.tile_rows * plan.tile_cols;
-  const double filters = 4. * plan.elements * p.groups * p.m * p.channels * plan.blocks_y * plan.blocks_x;
-  const double products_us = chunks * (2 + row_cost(products.rows[choice.row], shape, choice.splits, card));
-  if (gradient)
-    return products_us + before / 2.3e6 + after / 2.3e6 + filters * chunks * choice.splits / 2.5e6 + 4 * chunks + 4;
-  return products_us + before / 2.3e6 + after / 3.2e6 + filters / 2.5e6 + 4 * chunks + 4;
+  const double filters = 4. * plan.elements * p.groups * p.m * p.channels * plan.blocks_y * plan.blocks_x *
+                         (gradient ? chunks * choice.splits : 1);
+  double products_us = row_cost(products.rows[choice.row], shape, choice.splits, card);
+  // Products of Fourier transforms are short: most wait for memory.
+  const double moved_us = (before + after + filters) / chunks / 2.6e6;
+  if (is_fft(tile) && products_us < moved_us) products_us = moved_us;
+  return chunks * (6 + products_us) + before / 2.3e6 + after / (gradient || is_fft(tile) ? 2.3e6 : 3.2e6) +
+         filters / 2.5e6 + 4;
 }
 
 // The cheapest plan that takes less than `limit` microseconds, or any if that is negative; row -1 if there is none. only is
 // the one row to consider, or -1.
-static inline TilePlan cheapest_tiles(const GpuRows &tiles, const TileProblem &p, const GpuRows &products,
-                                             bool gradient, double limit, int only, const Card &card) {
+static inline TilePlan cheapest_tiles(const TileTables &tables, const TileProblem &p, bool gradient, double limit,
+                                      int only, const Card &card) {
   TilePlan best = {-1};
-  for (int row = 0; row < tiles.count; ++row) {
+  for (int row = 0; row < tables.tiles.count; ++row) {
     if (only >= 0 && row != only) continue;
-    const TilePlan plan = plan_tiles(tiles, row, p);
+    const TilePlan plan = plan_tiles(tables.tiles, row, p);
     if (plan.row < 0) continue;
-    const GpuRow &tile = tiles.rows[row];
-    const ProductShape shape =
-        gradient ? tile_gradient_product(plan, tile, p) : tile_product(plan, tile, p);
-    const double cost = tile_cost(plan, p, products, shape, gradient, card);
+    const double cost = tile_cost(plan, p, tables, gradient, card);
     if (cost < 0 || (limit >= 0 && cost >= limit)) continue;
     limit = cost;
     best = plan;

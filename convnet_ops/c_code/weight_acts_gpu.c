@@ -4,11 +4,11 @@
 
 #section support_code_struct
 
-// Cuts args->length into so many splits, or a few less, whose number it returns.
-npy_int64 cut_into_splits(npy_int64 wanted, WeightActsArgs *args) {
+// Cuts a sum of `length` products into so many splits, or a few less, whose number it returns.
+npy_int64 cut_into_splits(npy_int64 length, npy_int64 wanted, int *split_length) {
   const npy_int64 depth = 16;  // kDepth of every row
-  args->split_length = (int)(((args->length + wanted - 1) / wanted + depth - 1) / depth * depth);
-  return (args->length + args->split_length - 1) / args->split_length;
+  *split_length = (int)(((length + wanted - 1) / wanted + depth - 1) / depth * depth);
+  return (length + *split_length - 1) / *split_length;
 }
 
 int launch_splits(int row, npy_int64 splits, npy_int64 groups, WeightActsArgs *args, PyGpuContextObject *context) {
@@ -34,7 +34,8 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
   const OwnedGpuArray gradients(patches.get() == NULL ? NULL : new_workspace(op, gradients_dims, context));
   if (gradients.get() == NULL) return -1;
 
-  const GpuRows table = weight_acts_rows();
+  const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
+  const GpuRows table = fft ? fft_gradient_products_rows() : weight_acts_rows();
   const npy_int64 blocks = s.channels * plan.blocks_y * plan.blocks_x;
   ProductShape shape = tile_gradient_product(plan, tile_patches_rows().rows[plan.row], problem);
   if (prints_config()) {
@@ -61,18 +62,42 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       elementwise_grid(patches_args.size, at_once, grid);
       if (tile_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
+      const npy_int64 columns = rows * plan.tile_cols * plan.n, sums_offset = 4 * splits * blocks * plan.elements * filters;
+      if (fft) {
+        FftGradientProductsArgs args;
+        args.images = device_array(patches.get());
+        args.gradients = device_array(gradients.get());
+        args.out = device_array(sums.get());
+        args.out.offset += sums_offset;
+        args.channels = (int)s.channels;
+        args.filters = (int)s.filters;
+        args.columns = (int)columns;
+        const npy_int64 made = cut_into_splits(columns, choice.splits, &args.split_length);
+        const GpuRow &row = table.rows[choice.row];
+        const npy_int64 m_tiles = (s.channels + row.tile_m - 1) / row.tile_m;
+        const npy_int64 n_tiles = (s.filters + row.tile_n - 1) / row.tile_n;
+        args.tiles = (int)(made * shape.batches * m_tiles * n_tiles);
+        args.by_m_tiles = make_divisor(m_tiles);
+        args.by_n_tiles = make_divisor(n_tiles);
+        args.by_groups = make_divisor(s.groups);
+        args.by_frequencies = make_divisor(plan.elements / 2);
+        streaming_grid(args.tiles, row, card_of(context), grid);
+        if (fft_gradient_products_launch(choice.row, grid, &args, context) != 0) return -1;
+        splits += made;
+        continue;
+      }
       WeightActsArgs args;
       args.images = device_array(patches.get());
       args.hid_grads = device_array(gradients.get());
       args.partials = device_array(sums.get());
-      args.partials.offset += 4 * splits * blocks * plan.elements * filters;
+      args.partials.offset += sums_offset;
       args.channels = (int)s.channels;
       args.rows = (int)(rows + plan.blocks_y - 1);
       args.cols = (int)patch_cols;
       args.taps = (int)blocks;
       args.filters_per_group = (int)s.filters;
       args.filter_count = (int)(plan.elements * filters);
-      args.length = (int)(rows * plan.tile_cols * plan.n);
+      args.length = (int)columns;
       args.stride_y = args.stride_x = 1;
       args.pad_y = args.pad_x = 0;
       args.by_n = make_divisor(plan.n);
@@ -80,7 +105,7 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       args.by_window = make_divisor(plan.blocks_y * plan.blocks_x);
       args.by_filter_cols = make_divisor(plan.blocks_x);
       args.gradient = args.partials;
-      const npy_int64 made = cut_into_splits(choice.splits, &args);
+      const npy_int64 made = cut_into_splits(args.length, choice.splits, &args.split_length);
       if (launch_splits(choice.row, made, plan.elements * s.groups, &args, context) != 0) return -1;
       splits += made;
     }
@@ -163,7 +188,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
     args.by_filter_cols = make_divisor(s.filter_cols);
     const bool plain = row_is_forced("weight_acts", "plain");
     return run_choice(table, shape, params->context, *gradient, [&](const Choice &choice) {
-      const npy_int64 splits = cut_into_splits(plain ? 1 : choice.splits, &args);
+      const npy_int64 splits = cut_into_splits(length, plain ? 1 : choice.splits, &args.split_length);
       const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
       if (prepare_output(op, "partial sums", partials, 5, partials_dims, params->context) != 0) return -1;
       args.partials = device_array(*partials);
@@ -180,8 +205,9 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
       return sum_partials_launch(0, grid, &sum_args, params->context);
     });
   };
-  return run_plan(tile_patches_rows(), table, problem, true, s.stride_y == 1 && s.stride_x == 1, table, shape,
-                  params->context, *gradient, [&](const TilePlan &plan) {
+  const TileTables tables = {tile_patches_rows(), table, fft_gradient_products_rows()};
+  return run_plan(tables, problem, true, s.stride_y == 1 && s.stride_x == 1, table, shape, params->context, *gradient,
+                  [&](const TilePlan &plan) {
                     if (plan.row < 0) return run_direct();
                     return weight_acts_by_tiles(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient,
                                                 partials, params->context);
