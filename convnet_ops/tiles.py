@@ -7,9 +7,9 @@ FilterActs, ImageActs and WeightActs share them. Host code: c_code/tiles.h, and 
 from convnet_ops.kernels import KernelFamily, Row
 
 # Outputs and taps of a tile, in one direction.
-WINOGRAD_TILES = ((4, 3), (3, 3), (2, 3))
+WINOGRAD_TILES = ((4, 3), (2, 3))
 # Pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor.
-FFT_TILES = ((16, 32, 3), (32, 16, 2))
+FFT_TILES = ((12, 32, 4), (16, 32, 3), (24, 16, 3), (32, 16, 2), (40, 8, 2))
 
 
 def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), arguments=""):

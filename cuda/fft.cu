@@ -1,4 +1,4 @@
-// Convolutions with stride 1 by Fourier transforms of kSize x kSize pixels: a tile of (kSize - R + 1) x (kSize - S + 1) outputs
+// Convolutions by Fourier transforms of kSize x kSize pixels, for even kSize of factors 2, 3 and 5: a tile of (kSize - R + 1) x (kSize - S + 1) outputs
 // under R x S taps.
 //
 // The spectrum of a correlation is that of the images times the conjugate one of the filters: a matrix product, of filters with
@@ -16,54 +16,122 @@
 //         one column; columns 0 and kSize / 2 of real rows are real, and one complex column.
 // Shared  kSize / 2 * kSize * kLanes floats and some padding: the real, then the imaginary parts between rows and columns.
 
-template <int kSize>
-__device__ __forceinline__ int reverse_bits(int i) {
-  int reversed = 0;
+// cos(2 pi i / n), 0 <= i < n, by its series: i and n are known when loops are unrolled, and the cosine then is too.
+__device__ __forceinline__ float root_cosine(int i, int n) {
+  const int folded = 2 * i > n ? n - i : i;
+  const bool negative = 4 * folded > n;
+  const double x = 6.283185307179586 * (negative ? 0.5 * n - folded : folded) / n;
+  double term = 1, sum = 1;
 #pragma unroll
-  for (int bit = 1; bit < kSize; bit *= 2) reversed = 2 * reversed + ((i & bit) != 0);
-  return reversed;
+  for (int k = 2; k <= 22; k += 2) {
+    term *= -x * x / (k * (k - 1));
+    sum += term;
+  }
+  return 4 * folded == n ? 0.f : (float)(negative ? -sum : sum);
+}
+__device__ __forceinline__ float root_sine(int i, int n) { return root_cosine(4 * i > n ? 4 * i - n : n - 4 * i, 4 * n); }
+
+// The transform of 2, 4 or an odd number of complex numbers.
+template <int kRadix>
+__device__ __forceinline__ void transform_few(float (&re)[kRadix], float (&im)[kRadix]) {
+  if (kRadix == 2) {
+    const float x = re[0] - re[1], y = im[0] - im[1];
+    re[0] += re[1];
+    im[0] += im[1];
+    re[1] = x;
+    im[1] = y;
+  } else if (kRadix == 4) {
+    const float a = re[0] + re[kRadix - 2], b = re[0] - re[kRadix - 2], c = re[1] + re[kRadix - 1], d = re[1] - re[kRadix - 1];
+    const float s = im[0] + im[kRadix - 2], t = im[0] - im[kRadix - 2], u = im[1] + im[kRadix - 1], v = im[1] - im[kRadix - 1];
+    re[0] = a + c;
+    im[0] = s + u;
+    re[1] = b + v;
+    im[1] = t - d;
+    re[kRadix - 2] = a - c;
+    im[kRadix - 2] = s - u;
+    re[kRadix - 1] = b - v;
+    im[kRadix - 1] = t + d;
+  } else {
+    // By pairs r and kRadix - r, whose roots are conjugate.
+    constexpr int kPairs = kRadix / 2;
+    const float first_re = re[0], first_im = im[0];
+    float sum_re[kPairs], sum_im[kPairs], difference_re[kPairs], difference_im[kPairs];
+#pragma unroll
+    for (int r = 1; r <= kPairs; ++r) {
+      sum_re[r - 1] = re[r] + re[kRadix - r];
+      sum_im[r - 1] = im[r] + im[kRadix - r];
+      difference_re[r - 1] = re[r] - re[kRadix - r];
+      difference_im[r - 1] = im[r] - im[kRadix - r];
+      re[0] += sum_re[r - 1];
+      im[0] += sum_im[r - 1];
+    }
+#pragma unroll
+    for (int q = 1; q <= kPairs; ++q) {
+      float x = first_re, y = first_im, u = 0.f, v = 0.f;
+#pragma unroll
+      for (int r = 1; r <= kPairs; ++r) {
+        const float cosine = root_cosine(q * r % kRadix, kRadix), sine = root_sine(q * r % kRadix, kRadix);
+        x += cosine * sum_re[r - 1];
+        y += cosine * sum_im[r - 1];
+        u += sine * difference_re[r - 1];
+        v += sine * difference_im[r - 1];
+      }
+      re[q] = x + v;
+      im[q] = y - u;
+      re[kRadix - q] = x - v;
+      im[kRadix - q] = y + u;
+    }
+  }
 }
 
-// cos(2 pi i / 32) for 0 <= i <= 16; i is known when a loop is unrolled.
-__device__ __forceinline__ float fft_cosine(int i) {
-  const float values[9] = {1.f,          0.980785280f, 0.923879533f, 0.831469612f, 0.707106781f,
-                           0.555570233f, 0.382683432f, 0.195090322f, 0.f};
-  return i <= 8 ? values[i] : -values[16 - i];
-}
-
-// The transform of kSize numbers, by halves of 2 kHalf and less; element i of the result is at reverse_bits(i). With re and im
-// exchanged it is the inverse, times kSize.
-template <int kSize, int kHalf = kSize / 2>
+// The transforms of kSize / kBlock times kBlock numbers, element i of each of which is then at place(i). With re and im exchanged
+// they are the inverse ones, times kBlock.
+template <int kSize, int kBlock = kSize>
 struct FourierTransform {
+  static constexpr int kRadix = kBlock % 4 == 0 ? 4 : kBlock % 2 == 0 ? 2 : kBlock % 3 == 0 ? 3 : 5;
+  static constexpr int kPart = kBlock / kRadix;
+
+  static __device__ __forceinline__ int place(int i) {
+    return i % kRadix * kPart + FourierTransform<kSize, kPart>::place(i / kRadix);
+  }
+
   static __device__ __forceinline__ void run(float (&re)[kSize], float (&im)[kSize]) {
 #pragma unroll
-    for (int begin = 0; begin < kSize; begin += 2 * kHalf)
+    for (int begin = 0; begin < kSize; begin += kBlock)
 #pragma unroll
-      for (int j = 0; j < kHalf; ++j) {
-        const int a = begin + j, b = a + kHalf;
-        const float x = re[a] - re[b], y = im[a] - im[b];
-        re[a] += re[b];
-        im[a] += im[b];
-        // Times exp(-pi i j / kHalf).
-        if (j == 0) {
-          re[b] = x;
-          im[b] = y;
-        } else if (2 * j == kHalf) {
-          re[b] = y;
-          im[b] = -x;
-        } else {
-          const int angle = 16 / kHalf * j;
-          const float cosine = fft_cosine(angle), sine = fft_cosine(angle <= 8 ? 8 - angle : angle - 8);
-          re[b] = x * cosine + y * sine;
-          im[b] = y * cosine - x * sine;
+      for (int j = 0; j < kPart; ++j) {
+        float few_re[kRadix], few_im[kRadix];
+#pragma unroll
+        for (int q = 0; q < kRadix; ++q) {
+          few_re[q] = re[begin + q * kPart + j];
+          few_im[q] = im[begin + q * kPart + j];
+        }
+        transform_few<kRadix>(few_re, few_im);
+#pragma unroll
+        for (int q = 0; q < kRadix; ++q) {
+          // Times exp(-2 pi i q j / kBlock).
+          const float x = few_re[q], y = few_im[q];
+          float &target_re = re[begin + q * kPart + j], &target_im = im[begin + q * kPart + j];
+          if (q * j == 0) {
+            target_re = x;
+            target_im = y;
+          } else if (4 * q * j == kBlock) {
+            target_re = y;
+            target_im = -x;
+          } else {
+            const float cosine = root_cosine(q * j, kBlock), sine = root_sine(q * j, kBlock);
+            target_re = x * cosine + y * sine;
+            target_im = y * cosine - x * sine;
+          }
         }
       }
-    FourierTransform<kSize, kHalf / 2>::run(re, im);
+    FourierTransform<kSize, kPart>::run(re, im);
   }
 };
 
 template <int kSize>
-struct FourierTransform<kSize, 0> {
+struct FourierTransform<kSize, 1> {
+  static __device__ __forceinline__ int place(int) { return 0; }
   static __device__ __forceinline__ void run(float (&)[kSize], float (&)[kSize]) {}
 };
 
@@ -83,24 +151,24 @@ struct FourierTile {
   }
 
   // Where element i of a spectrum is.
-  template <bool kReversed>
+  template <bool kTransformed>
   static __device__ __forceinline__ int place(int i) {
-    return kReversed ? reverse_bits<kSize>(i) : i;
+    return kTransformed ? FourierTransform<kSize>::place(i) : i;
   }
   // Where that of element k < kHalf of the first (j = 0) or second of two real rows is, once they are told apart. Element 0,
   // which is real, has element kHalf, which is too, as its imaginary part.
-  template <bool kReversed>
+  template <bool kTransformed>
   static __device__ __forceinline__ int place(int k, int j) {
-    return place<kReversed>(j == 0 ? k : k == 0 ? kHalf : kSize - k);
+    return place<kTransformed>(j == 0 ? k : k == 0 ? kHalf : kSize - k);
   }
 
   // From the spectrum of x + iy to those of the real x and y.
-  template <bool kReversed>
+  template <bool kTransformed>
   static __device__ __forceinline__ void tell_apart(float (&re)[kSize], float (&im)[kSize]) {
-    exchange(im[place<kReversed>(0)], re[place<kReversed>(kHalf)]);
+    exchange(im[place<kTransformed>(0)], re[place<kTransformed>(kHalf)]);
 #pragma unroll
     for (int k = 1; k < kHalf; ++k) {
-      const int p = place<kReversed>(k, 0), q = place<kReversed>(k, 1);
+      const int p = place<kTransformed>(k, 0), q = place<kTransformed>(k, 1);
       const float x_re = 0.5f * (re[p] + re[q]), x_im = 0.5f * (im[p] - im[q]);
       const float y_re = 0.5f * (im[p] + im[q]), y_im = 0.5f * (re[q] - re[p]);
       re[p] = x_re;
@@ -189,22 +257,22 @@ struct FourierTile {
 
   // visit.complex(frequency, re, im), or visit.real(frequency, value) where the imaginary part is 0, for each frequency of this
   // thread's column; or of column 0's and column kHalf's, told apart.
-  template <bool kReversed, typename Visit>
+  template <bool kTransformed, typename Visit>
   __device__ __forceinline__ void each_frequency(float (&re)[kSize], float (&im)[kSize], Visit &visit) const {
     if (line > 0) {
       const int first = kSize * (line - 1);
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) visit.complex(first + i, re[place<kReversed>(i)], im[place<kReversed>(i)]);
+      for (int i = 0; i < kSize; ++i) visit.complex(first + i, re[place<kTransformed>(i)], im[place<kTransformed>(i)]);
       return;
     }
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int first = kSize * (kHalf - 1) + (kHalf + 1) * j;
-      visit.real(first, re[place<kReversed>(0, j)]);
+      visit.real(first, re[place<kTransformed>(0, j)]);
 #pragma unroll
       for (int k = 1; k < kHalf; ++k)
-        visit.complex(first + k, re[place<kReversed>(k, j)], im[place<kReversed>(k, j)]);
-      visit.real(first + kHalf, im[place<kReversed>(0, j)]);
+        visit.complex(first + k, re[place<kTransformed>(k, j)], im[place<kTransformed>(k, j)]);
+      visit.real(first + kHalf, im[place<kTransformed>(0, j)]);
     }
   }
 };
@@ -243,25 +311,20 @@ __device__ __forceinline__ void fft_patches(const TilePatchesArgs &a) {
   __shared__ float memory[Tile::kHalf * Tile::kPitch];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
-  const TilePlace tile(min(i, a.size - 1), a.by_tile_rows, a.by_tile_cols, a.by_n);
+  const bool inside = i < a.size;
+  const TilePatch patch(a, inside ? i : 0);
   const int y = 2 * part.line;
-  const int row = (tile.y + a.first_row) * a.step_y - a.pad_y + y;
-  const int col = tile.x * a.step_x - a.pad_x;
-  const bool inside = i < a.size && tile.last < a.n;
-  bool in_rows[2];
-#pragma unroll
-  for (int j = 0; j < 2; ++j)
-    in_rows[j] = inside && (unsigned)(row + j) < (unsigned)a.rows && (!kGradients || y + j < a.step_y);
-  const float *source = a.images + ((tile.outer * a.rows + row) * a.cols + col) * a.n + tile.last;
+  const bool in_row = inside && patch.has_row(a, y) && (!kGradients || y < a.step_y);
+  const bool in_next_row = inside && patch.has_row(a, y + 1) && (!kGradients || y + 1 < a.step_y);
+  const float *source = patch.source + y * patch.row_step;
   float re[kSize], im[kSize];
 #pragma unroll
   for (int x = 0; x < kSize; ++x) {
-    const bool in_cols = (unsigned)(col + x) < (unsigned)a.cols && (!kGradients || x < a.step_x);
-    re[x] = in_cols && in_rows[0] ? source[x * a.n] : 0.f;
-    im[x] = in_cols && in_rows[1] ? source[(a.cols + x) * a.n] : 0.f;
+    const bool in_col = patch.has_col(a, x) && (!kGradients || x < a.step_x);
+    re[x] = in_col && in_row ? source[x * patch.col_step] : 0.f;
+    im[x] = in_col && in_next_row ? source[patch.row_step + x * patch.col_step] : 0.f;
   }
-  float *out = i < a.size ? a.out + i : NULL;
-  part.forward(re, im, FourierStore<kGradients>{out, (size_t)a.size});
+  part.forward(re, im, FourierStore<kGradients>{inside ? a.out + i : NULL, (size_t)a.size});
 }
 
 template <int kSize, int kLanes>
@@ -272,19 +335,22 @@ __device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
   int last, filter;
-  const int channel = a.by_stride.divide(min(i, a.size - 1), last);
+  const int outer = a.by_stride.divide(min(i, a.size - 1), last);
+  const TilePhase phase(outer, a.by_phases, a.by_phases_x);
   const int group = a.by_group.divide(last, filter);
-  const int r = 2 * part.line;
-  const float *source = a.filters + (channel * a.taps_y + r) * a.taps_x * a.source_stride + group * a.source_group + filter;
   const bool inside = i < a.size && filter < a.m;
+  const int r = 2 * part.line * a.stride_y + phase.y, next_r = r + a.stride_y;
+  const float *source =
+      a.filters + (phase.channel * a.taps_y * a.taps_x + phase.x) * a.source_stride + group * a.source_group + filter;
   float re[kSize], im[kSize];
 #pragma unroll
-  for (int s = 0; s < kSize; ++s) {
-    const bool in_cols = inside && s < a.taps_x;
-    re[s] = in_cols && r < a.taps_y ? source[s * a.source_stride] : 0.f;
-    im[s] = in_cols && r + 1 < a.taps_y ? source[(a.taps_x + s) * a.source_stride] : 0.f;
+  for (int x = 0; x < kSize; ++x) {
+    const int s = x * a.by_phases_x.value;
+    const bool in_cols = inside && s + phase.x < a.taps_x;
+    re[x] = in_cols && r < a.taps_y ? source[(r * a.taps_x + s) * a.source_stride] : 0.f;
+    im[x] = in_cols && next_r < a.taps_y ? source[(next_r * a.taps_x + s) * a.source_stride] : 0.f;
   }
-  float *out = i < a.size ? a.out + channel * kElements * a.by_stride.value + last : NULL;
+  float *out = i < a.size ? a.out + outer * kElements * a.by_stride.value + last : NULL;
   part.forward(re, im, FourierStore<true>{out, (size_t)a.by_stride.value});
 }
 
@@ -294,22 +360,22 @@ __device__ __forceinline__ void fft_outputs(const Args &a) {
   __shared__ float memory[Tile::kHalf * Tile::kPitch];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
-  const TilePlace tile(min(i, a.size - 1), a.by_tile_rows, a.by_tile_cols, a.by_n);
-  const bool inside = i < a.size && tile.last < a.n;
+  const TileResult result(a, min(i, a.size - 1));
+  const bool inside = i < a.size && result.last < a.n;
   float re[kSize], im[kSize];
   part.inverse(re, im, 1, [&](int) { return FourierLoad{inside ? a.products + i : NULL, (size_t)a.size}; });
   if (!inside) return;
   const int y = 2 * part.line;
-  const int row = (tile.y + a.first_row) * a.step_y + y, col = tile.x * a.step_x;
-  float *target = a.out + ((tile.outer * a.out_rows + row) * a.out_cols + col) * a.n + tile.last;
-  const bool in_row = y < a.step_y && row < a.out_rows, in_next_row = y + 1 < a.step_y && row + 1 < a.out_rows;
+  const bool in_row = y < a.step_y && result.has_row(a, y), in_next_row = y + 1 < a.step_y && result.has_row(a, y + 1);
+  float *target = a.out + result.target + y * result.row_step;
 #pragma unroll
   for (int x = 0; x < kSize; ++x) {
-    const int place = reverse_bits<kSize>(x);
-    const bool in_cols = x < a.step_x && col + x < a.out_cols;
     constexpr float kScale = 1.f / (kSize * kSize);
-    if (in_cols && in_row) target[x * a.n] = finish_output(a, tile.outer, kScale * re[place]);
-    if (in_cols && in_next_row) target[(a.out_cols + x) * a.n] = finish_output(a, tile.outer, kScale * im[place]);
+    const int place = FourierTransform<kSize>::place(x);
+    const bool in_col = x < a.step_x && result.has_col(a, x);
+    if (in_col && in_row) target[x * result.col_step] = finish_output(a, result.channel, kScale * re[place]);
+    if (in_col && in_next_row)
+      target[result.row_step + x * result.col_step] = finish_output(a, result.channel, kScale * im[place]);
   }
 }
 
@@ -322,22 +388,23 @@ __device__ __forceinline__ void fft_taps(const TileTapsArgs &a) {
   const int i = blockIdx.x * kLanes + part.lane;
   const bool inside = i < a.size;
   int filter;
-  const int channel = a.by_filters.divide(min(i, a.size - 1), filter);
-  const float *source = a.partials + (size_t)channel * kElements * a.by_filters.value + filter;
+  const int outer = a.by_filters.divide(min(i, a.size - 1), filter);
+  const TilePhase phase(outer, a.by_phases, a.by_phases_x);
+  const float *source = a.partials + (size_t)outer * kElements * a.by_filters.value + filter;
   float re[kSize], im[kSize];
   part.inverse(re, im, a.splits, [&](int split) {
     return FourierLoad{inside ? source + (size_t)split * kElements * a.size : NULL, (size_t)a.by_filters.value};
   });
   if (!inside) return;
-  const int r = 2 * part.line;
 #pragma unroll
-  for (int s = 0; s < kSize; ++s)
+  for (int x = 0; x < kSize; ++x)
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      if (r + j >= a.taps_y || s >= a.taps_x) continue;
+      const int r = (2 * part.line + j) * a.stride_y + phase.y, s = x * a.by_phases_x.value + phase.x;
+      if (r >= a.taps_y || s >= a.taps_x) continue;
       constexpr float kScale = 1.f / (kSize * kSize);
-      const int place = reverse_bits<kSize>(s);
-      const int target = ((channel * a.taps_y + r + j) * a.taps_x + s) * a.by_filters.value + filter;
+      const int place = FourierTransform<kSize>::place(x);
+      const int target = ((phase.channel * a.taps_y + r) * a.taps_x + s) * a.by_filters.value + filter;
       a.out[target] = a.copy[target] = kScale * (j == 0 ? re[place] : im[place]);
     }
 }

@@ -25,40 +25,80 @@ __device__ __forceinline__ float two_tf32_parts(float value) {
   return value == value ? __uint_as_float((__float_as_uint(value) + 2u) & ~3u) : value;
 }
 
+// A channel and a phase of the stride. With a stride, a correlation is a sum of correlations without one, of every stride-th
+// pixel, beginning at each phase, with every stride-th tap: so many channels more.
+struct TilePhase {
+  int channel, y, x;
+
+  __device__ __forceinline__ TilePhase(int outer, const Divisor &by_phases, const Divisor &by_phases_x) {
+    int phase;
+    channel = by_phases.divide(outer, phase);
+    y = by_phases_x.divide(phase, x);
+  }
+};
+
 struct TilePatchesArgs {
   const float *images;   // (channels, rows, cols, n)
-  float *out;            // (elements, channels, tile rows, tile cols, padded n)
+  float *out;            // (elements, channels, phases, tile rows, tile cols, padded n)
   int rows;
   int cols;
   int n;
   int pad_y;
   int pad_x;
+  int stride_y;
   int step_y;            // from tile to tile: their outputs
   int step_x;
   int first_row;         // of the tiles: `out` may have some of their rows
-  int size;              // channels * tile rows * tile cols * padded n
+  int size;              // of an element
   Divisor by_n;          // padded n
   Divisor by_tile_cols;
   Divisor by_tile_rows;
+  Divisor by_phases;     // stride_y * stride_x
+  Divisor by_phases_x;   // stride_x
+};
+
+// A tile's first pixel in the images.
+struct TilePatch {
+  int row, col, last;
+  const float *source;
+  int row_step, col_step;  // from one of the tile's pixels to the next
+
+  __device__ __forceinline__ TilePatch(const TilePatchesArgs &a, int i) {
+    const TilePlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
+    const TilePhase phase(tile.outer, a.by_phases, a.by_phases_x);
+    last = tile.last;
+    row = (tile.y + a.first_row) * a.step_y * a.stride_y + phase.y - a.pad_y;
+    col = tile.x * a.step_x * a.by_phases_x.value + phase.x - a.pad_x;
+    source = a.images + ((phase.channel * a.rows + row) * a.cols + col) * a.n + last;
+    row_step = a.stride_y * a.cols * a.n;
+    col_step = a.by_phases_x.value * a.n;
+  }
+  __device__ __forceinline__ bool has_row(const TilePatchesArgs &a, int y) const {
+    return last < a.n && (unsigned)(row + y * a.stride_y) < (unsigned)a.rows;
+  }
+  __device__ __forceinline__ bool has_col(const TilePatchesArgs &a, int x) const {
+    return (unsigned)(col + x * a.by_phases_x.value) < (unsigned)a.cols;
+  }
 };
 
 struct TileFiltersArgs {
   const float *filters;  // (channels, taps_y, taps_x, source_stride): group g's are m columns from g * source_group on
-  float *out;            // (channels, blocks_y, blocks_x, elements, groups, filter_group)
+  float *out;            // (channels, phases, elements, groups, filter_group)
   int taps_y;
   int taps_x;
   int m;                 // filters of one group
   int source_stride;
   int source_group;
-  int size;              // channels * blocks_y * blocks_x * groups * filter_group
+  int stride_y;
+  int size;              // channels * phases * groups * filter_group
   Divisor by_stride;     // groups * filter_group
   Divisor by_group;      // filter_group, divisible by 4: what m lacks is zeros
-  Divisor by_blocks_x;
-  Divisor by_blocks_y;
+  Divisor by_phases;     // stride_y * stride_x
+  Divisor by_phases_x;   // stride_x
 };
 
 struct TileOutputsArgs {
-  const float *products; // (elements, channels, tile rows, tile cols, padded n)
+  const float *products; // (elements, channels, phases, tile rows, tile cols, padded n)
   float *out;            // (channels, out_rows, out_cols, n)
   int out_rows;
   int out_cols;
@@ -66,24 +106,54 @@ struct TileOutputsArgs {
   int step_y;            // from tile to tile: their outputs
   int step_x;
   int first_row;         // of the tiles
-  int size;              // channels * tile rows * tile cols * padded n
+  int phases_y;          // outputs of a tile are so many pixels apart, and those of phase 0 begin at base_y
+  int base_y;
+  int base_x;
+  int size;              // of an element
   Divisor by_n;          // padded n
   Divisor by_tile_cols;
   Divisor by_tile_rows;
+  Divisor by_phases;     // phases_y * phases_x
+  Divisor by_phases_x;   // phases_x
+};
+
+// A tile's first output.
+struct TileResult {
+  int row, col, last, channel, target;
+  int row_step, col_step;  // from one of the tile's outputs to the next
+
+  __device__ __forceinline__ TileResult(const TileOutputsArgs &a, int i) {
+    const TilePlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
+    const TilePhase phase(tile.outer, a.by_phases, a.by_phases_x);
+    last = tile.last;
+    channel = phase.channel;
+    row = (tile.y + a.first_row) * a.step_y * a.phases_y + phase.y + a.base_y;
+    col = tile.x * a.step_x * a.by_phases_x.value + phase.x + a.base_x;
+    target = ((channel * a.out_rows + row) * a.out_cols + col) * a.n + last;
+    row_step = a.phases_y * a.out_cols * a.n;
+    col_step = a.by_phases_x.value * a.n;
+  }
+  __device__ __forceinline__ bool has_row(const TileOutputsArgs &a, int y) const {
+    return last < a.n && (unsigned)(row + y * a.phases_y) < (unsigned)a.out_rows;
+  }
+  __device__ __forceinline__ bool has_col(const TileOutputsArgs &a, int x) const {
+    return (unsigned)(col + x * a.by_phases_x.value) < (unsigned)a.out_cols;
+  }
 };
 
 // What is stored of an output; another struct has another overload.
 __device__ __forceinline__ float finish_output(const TileOutputsArgs &, int channel, float output) { return output; }
 
 struct TileTapsArgs {
-  const float *partials; // (splits, channels, blocks_y, blocks_x, elements, filters)
+  const float *partials; // (splits, channels, phases, elements, filters)
   float *out;            // (channels, taps_y, taps_x, filters)
   float *copy;           // of out
   int splits;
   int taps_y;
   int taps_x;
-  int size;              // channels * blocks_y * blocks_x * filters
+  int stride_y;
+  int size;              // channels * phases * filters
   Divisor by_filters;
-  Divisor by_blocks_x;
-  Divisor by_blocks_y;
+  Divisor by_phases;     // stride_y * stride_x
+  Divisor by_phases_x;   // stride_x
 };

@@ -1,4 +1,4 @@
-// Convolutions with stride 1 by Winograd's minimal filtering (Lavin and Gray, Fast algorithms for convolutional neural
+// Convolutions by Winograd's minimal filtering (Lavin and Gray, Fast algorithms for convolutional neural
 // networks, 2016): a tile of kOutputs x kOutputs outputs under kTaps x kTaps taps takes kSize * kSize products, where kSize =
 // kOutputs + kTaps - 1, in place of kOutputs^2 * kTaps^2.
 //
@@ -11,9 +11,7 @@
 // winograd_outputs  products to outputs
 // winograd_taps     products to Gt product G
 //
-// Filters with more taps are cut into blocks of kTaps x kTaps, the last ones filled up with zeros, which become the taps
-// of the correlation: its images are tiles. Block b of tile t sees the patch of tile t + b, which is one of the patches only
-// if kOutputs == kTaps.
+// Filters with fewer taps are filled up with zeros.
 //
 // A thread transforms one tile of one image; adjacent threads have adjacent images.
 
@@ -35,28 +33,6 @@ struct WinogradTile<2, 3> {  // 0, 1, -1
   }
   static __device__ __forceinline__ float g(int i, int j) {
     const float matrix[4][3] = {{-1, 0, 0}, {0.5f, 0.5f, 0.5f}, {0.5f, -0.5f, 0.5f}, {0, 0, 1}};
-    return matrix[i][j];
-  }
-};
-
-template <>
-struct WinogradTile<3, 3> {  // 0, 1, -1, 2
-  static constexpr int kOutputs = 3, kTaps = 3, kSize = 5;
-  static __device__ __forceinline__ float a(int i, int j) {
-    const float matrix[5][3] = {{1, 0, 0}, {1, 1, 1}, {1, -1, 1}, {1, 2, 4}, {0, 0, 1}};
-    return matrix[i][j];
-  }
-  static __device__ __forceinline__ float b(int i, int j) {
-    const float matrix[5][5] = {
-        {2, -1, -2, 1, 0}, {0, -2, -1, 1, 0}, {0, 2, -3, 1, 0}, {0, -1, 0, 1, 0}, {0, 2, -1, -2, 1}};
-    return matrix[i][j];
-  }
-  static __device__ __forceinline__ float g(int i, int j) {
-    const float matrix[5][3] = {{1 / 2.f, 0, 0},
-                                {-1 / 2.f, -1 / 2.f, -1 / 2.f},
-                                {-1 / 6.f, 1 / 6.f, -1 / 6.f},
-                                {1 / 6.f, 1 / 3.f, 2 / 3.f},
-                                {0, 0, 1}};
     return matrix[i][j];
   }
 };
@@ -120,19 +96,13 @@ __device__ __forceinline__ void winograd_patches(const TilePatchesArgs &a) {
   constexpr int kPatch = kGradients ? Tile::kOutputs : Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const TilePlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
-  const int row = (tile.y + a.first_row) * a.step_y - a.pad_y;
-  const int col = tile.x * a.step_x - a.pad_x;
-  const float *source = a.images + ((tile.outer * a.rows + row) * a.cols + col) * a.n + tile.last;
+  const TilePatch from(a, i);
   float patch[kPatch][kPatch], transformed[Tile::kSize][Tile::kSize];
 #pragma unroll
   for (int y = 0; y < kPatch; ++y)
 #pragma unroll
-    for (int x = 0; x < kPatch; ++x) {
-      const bool inside =
-          (unsigned)(row + y) < (unsigned)a.rows && (unsigned)(col + x) < (unsigned)a.cols && tile.last < a.n;
-      patch[y][x] = inside ? source[(y * a.cols + x) * a.n] : 0.f;
-    }
+    for (int x = 0; x < kPatch; ++x)
+      patch[y][x] = from.has_row(a, y) && from.has_col(a, x) ? from.source[y * from.row_step + x * from.col_step] : 0.f;
   transform<Tile::kSize, kPatch>([](int r, int c) { return kGradients ? Tile::a(r, c) : Tile::b(r, c); }, patch,
                                  transformed);
 #pragma unroll
@@ -145,23 +115,24 @@ __device__ __forceinline__ void winograd_filters(const TileFiltersArgs &a) {
   constexpr int kElements = Tile::kSize * Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const TilePlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_stride);
-  int filter;
-  const int group = a.by_group.divide(block.last, filter);
+  int last, filter;
+  const int outer = a.by_stride.divide(i, last);
+  const TilePhase phase(outer, a.by_phases, a.by_phases_x);
+  const int group = a.by_group.divide(last, filter);
   const float *source = a.filters + group * a.source_group + filter;
   float taps[Tile::kTaps][Tile::kTaps], transformed[Tile::kSize][Tile::kSize];
 #pragma unroll
   for (int y = 0; y < Tile::kTaps; ++y)
 #pragma unroll
     for (int x = 0; x < Tile::kTaps; ++x) {
-      const int r = block.y * Tile::kTaps + y, s = block.x * Tile::kTaps + x;
+      const int r = y * a.stride_y + phase.y, s = x * a.by_phases_x.value + phase.x;
       const bool inside = r < a.taps_y && s < a.taps_x && filter < a.m;
-      taps[y][x] = inside ? source[((block.outer * a.taps_y + r) * a.taps_x + s) * a.source_stride] : 0.f;
+      taps[y][x] = inside ? source[((phase.channel * a.taps_y + r) * a.taps_x + s) * a.source_stride] : 0.f;
     }
   transform<Tile::kSize, Tile::kTaps>([](int r, int c) { return Tile::g(r, c); }, taps, transformed);
 #pragma unroll
   for (int e = 0; e < kElements; ++e)
-    a.out[(block.rest * kElements + e) * a.by_stride.value + block.last] =
+    a.out[(outer * kElements + e) * a.by_stride.value + last] =
         two_tf32_parts(transformed[e / Tile::kSize][e % Tile::kSize]);
 }
 
@@ -170,21 +141,19 @@ __device__ __forceinline__ void winograd_outputs(const Args &a) {
   constexpr int kOutputs = Tile::kOutputs;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const TilePlace tile(i, a.by_tile_rows, a.by_tile_cols, a.by_n);
-  if (tile.last >= a.n) return;
+  const TileResult result(a, i);
+  if (result.last >= a.n) return;
   float products[Tile::kSize][Tile::kSize], outputs[kOutputs][kOutputs];
 #pragma unroll
   for (int e = 0; e < Tile::kSize * Tile::kSize; ++e)
     products[e / Tile::kSize][e % Tile::kSize] = a.products[(size_t)e * a.size + i];
   transform<kOutputs, Tile::kSize>([](int r, int c) { return Tile::a(c, r); }, products, outputs);
-  const int row = (tile.y + a.first_row) * a.step_y, col = tile.x * a.step_x;
 #pragma unroll
   for (int y = 0; y < kOutputs; ++y)
 #pragma unroll
     for (int x = 0; x < kOutputs; ++x)
-      if (row + y < a.out_rows && col + x < a.out_cols)
-        a.out[((tile.outer * a.out_rows + row + y) * a.out_cols + col + x) * a.n + tile.last] =
-            finish_output(a, tile.outer, outputs[y][x]);
+      if (result.has_row(a, y) && result.has_col(a, x))
+        a.out[result.target + y * result.row_step + x * result.col_step] = finish_output(a, result.channel, outputs[y][x]);
 }
 
 template <typename Tile>
@@ -192,7 +161,9 @@ __device__ __forceinline__ void winograd_taps(const TileTapsArgs &a) {
   constexpr int kElements = Tile::kSize * Tile::kSize;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
-  const TilePlace block(i, a.by_blocks_y, a.by_blocks_x, a.by_filters);
+  int filter;
+  const int outer = a.by_filters.divide(i, filter);
+  const TilePhase phase(outer, a.by_phases, a.by_phases_x);
   float products[Tile::kSize][Tile::kSize], taps[Tile::kTaps][Tile::kTaps];
 #pragma unroll
   for (int e = 0; e < kElements; ++e) products[e / Tile::kSize][e % Tile::kSize] = 0.f;
@@ -200,18 +171,17 @@ __device__ __forceinline__ void winograd_taps(const TileTapsArgs &a) {
     const float *partial = a.partials + (size_t)split * kElements * a.size;
 #pragma unroll
     for (int e = 0; e < kElements; ++e)
-      products[e / Tile::kSize][e % Tile::kSize] += partial[(block.rest * kElements + e) * a.by_filters.value + block.last];
+      products[e / Tile::kSize][e % Tile::kSize] += partial[(outer * kElements + e) * a.by_filters.value + filter];
   }
   transform<Tile::kTaps, Tile::kSize>([](int r, int c) { return Tile::g(c, r); }, products, taps);
 #pragma unroll
   for (int y = 0; y < Tile::kTaps; ++y)
 #pragma unroll
     for (int x = 0; x < Tile::kTaps; ++x) {
-      const int r = block.y * Tile::kTaps + y, s = block.x * Tile::kTaps + x;
+      const int r = y * a.stride_y + phase.y, s = x * a.by_phases_x.value + phase.x;
       if (r < a.taps_y && s < a.taps_x) {
-        const int target = ((block.outer * a.taps_y + r) * a.taps_x + s) * a.by_filters.value + block.last;
-        a.out[target] = taps[y][x];
-        a.copy[target] = taps[y][x];
+        const int target = ((phase.channel * a.taps_y + r) * a.taps_x + s) * a.by_filters.value + filter;
+        a.out[target] = a.copy[target] = taps[y][x];
       }
     }
 }

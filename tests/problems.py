@@ -248,14 +248,12 @@ MORE_LAYERS = [
 
 def tiles_allow(problem, tile):
     """Whether the tiles of a row of `tile_patches` do a problem."""
-    rows, cols = problem.filters[1:3]
+    stride = problem.stride if isinstance(problem.stride, tuple) else (problem.stride,) * 2
+    rows, cols = (-(-size // apart) for size, apart in zip(problem.filters[1:3], stride))
     if tile.window == 0:
-        return problem.stride == 1 and max(rows, cols) <= tile.stride
-    taps = tile.window
-    block = -(-rows // taps) * -(-cols // taps) * taps * taps
-    one_block = block == taps * taps
-    small = tile.stride + taps <= 5
-    return problem.stride == 1 and (tile.stride == taps or one_block) and (small or 2 * rows * cols >= block)
+        return max(rows, cols) <= tile.stride
+    small = tile.stride == 2
+    return max(rows, cols) <= tile.window and (small or 2 * rows * cols >= tile.window**2)
 
 
 def tier(problems, *tiers):

@@ -21,7 +21,7 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool
   return run_correlation(op, table, c, shape, out, context, args, launch, sum);
 }
 
-// A correlation with stride 1 by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and
+// A correlation by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and
 // c.n is the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the rest of the kernels are
 // tile_patches, tile_filters and, for the products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
@@ -29,11 +29,10 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
                          PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
                          PyGpuContextObject *context, OutputsArgs *outputs, Launch launch_outputs) {
   const TileProblem problem = tile_problem(c, tf32);
-  const npy_int64 filter_group = (c.m + 3) / 4 * 4, patch_cols = plan.tile_cols + plan.blocks_x - 1;
-  const npy_int64 patches_dims[4] = {plan.elements * c.groups * c.channels, plan.chunk_rows + plan.blocks_y - 1,
-                                     patch_cols, plan.n};
+  const npy_int64 filter_group = (c.m + 3) / 4 * 4;
+  const npy_int64 patches_dims[4] = {plan.elements * c.groups * problem.channels, plan.chunk_rows, plan.tile_cols, plan.n};
   const npy_int64 products_dims[4] = {plan.elements * c.groups * c.m, plan.chunk_rows, plan.tile_cols, plan.n};
-  const npy_int64 filters_dims[4] = {c.channels * plan.blocks_y * plan.blocks_x, plan.elements, c.groups, filter_group};
+  const npy_int64 filters_dims[4] = {problem.channels, plan.elements, c.groups, filter_group};
   const OwnedGpuArray patches(new_workspace(op, patches_dims, context));
   const OwnedGpuArray products(patches.get() == NULL ? NULL : new_workspace(op, products_dims, context));
   const OwnedGpuArray transformed(products.get() == NULL ? NULL : new_workspace(op, filters_dims, context));
@@ -56,30 +55,28 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   filters_args.size = (int)(filters_dims[0] * c.groups * filter_group);
   filters_args.by_stride = make_divisor(c.groups * filter_group);
   filters_args.by_group = make_divisor(filter_group);
-  filters_args.by_blocks_x = make_divisor(plan.blocks_x);
-  filters_args.by_blocks_y = make_divisor(plan.blocks_y);
+  filters_args.stride_y = (int)c.stride_y;
+  filters_args.by_phases = make_divisor(c.stride_y * c.stride_x);
+  filters_args.by_phases_x = make_divisor(c.stride_x);
   elementwise_grid(filters_args.size, at_once, grid);
   if (tile_filters_launch(plan.row, grid, &filters_args, context) != 0) return -1;
 
   Correlation product = {};
   product.groups = plan.elements * c.groups;
-  product.channels = c.channels;
-  product.cols = patch_cols;
+  product.channels = problem.channels;
+  product.cols = plan.tile_cols;
   product.n = product.out_n = plan.n;
   product.m = c.m;
   product.filter_group = filter_group;
   product.filter_stride = product.groups * filter_group;
-  product.taps_y = plan.blocks_y;
-  product.taps_x = plan.blocks_x;
-  product.stride_y = product.stride_x = product.phases_y = product.phases_x = 1;
+  product.taps_y = product.taps_x = product.stride_y = product.stride_x = product.phases_y = product.phases_x = 1;
   product.grid_cols = product.out_cols = plan.tile_cols;
   ProductShape shape = tile_product(plan, tile_patches_rows().rows[plan.row], problem);
 
   for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
     const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
     TilePatchesArgs patches_args;
-    fill_patches_args(plan, images, c.groups * c.channels, c.rows, c.cols, c.n, c.pad_y, c.pad_x, first,
-                      rows + plan.blocks_y - 1, patch_cols, patches.get(), &patches_args);
+    fill_patches_args(plan, images, c, first, rows, patches.get(), &patches_args);
     elementwise_grid(patches_args.size, at_once, grid);
     if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
@@ -89,7 +86,7 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
       args.images = device_array(patches.get());
       args.filters = device_array(transformed.get());
       args.out = device_array(products.get());
-      args.channels = (int)c.channels;
+      args.channels = (int)problem.channels;
       args.m = (int)c.m;
       args.filter_group = (int)filter_group;
       args.filter_stride = (int)(plan.elements * c.groups * filter_group);
@@ -111,8 +108,7 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
       CorrelateArgs args;
       args.images = device_array(patches.get());
       args.filters = device_array(transformed.get());
-      product.rows = rows + plan.blocks_y - 1;
-      product.grid_rows = product.out_rows = rows;
+      product.rows = product.grid_rows = product.out_rows = rows;
       if (run_correlation(
               op, filter_acts_rows(), product, shape, products.get(), context, &args,
               [&](int row, const size_t *row_grid) { return filter_acts_launch(row, row_grid, &args, context); },
@@ -128,10 +124,15 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
     outputs->step_y = (int)plan.step_y;
     outputs->step_x = (int)plan.step_x;
     outputs->first_row = (int)first;
+    outputs->phases_y = (int)c.phases_y;
+    outputs->base_y = (int)c.base_y;
+    outputs->base_x = (int)c.base_x;
     outputs->size = (int)(c.groups * c.m * rows * plan.tile_cols * plan.n);
     outputs->by_n = make_divisor(plan.n);
     outputs->by_tile_cols = make_divisor(plan.tile_cols);
     outputs->by_tile_rows = make_divisor(rows);
+    outputs->by_phases = make_divisor(c.phases_y * c.phases_x);
+    outputs->by_phases_x = make_divisor(c.phases_x);
     elementwise_grid(outputs->size, at_once, grid);
     if (launch_outputs(grid) != 0) return -1;
   }
@@ -142,7 +143,6 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
 template <typename Run>
 int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const Correlation &c, PyGpuArrayObject *out,
                          PyGpuContextObject *context, Run run) {
-  const bool possible = c.stride_y == 1 && c.stride_x == 1 && c.phases_y == 1 && c.phases_x == 1;
   const TileTables tables = {tile_patches_rows(), filter_acts_rows(), fft_products_rows()};
-  return run_plan(tables, tile_problem(c, direct.tf32), false, possible, direct_rows, direct, context, out, run);
+  return run_plan(tables, tile_problem(c, direct.tf32), false, direct_rows, direct, context, out, run);
 }

@@ -209,7 +209,15 @@ static PyGpuArrayObject *new_workspace(const char *op, const npy_int64 *dims, Py
 static npy_int64 array_bytes(const npy_int64 *dims) { return 4 * dims[0] * dims[1] * dims[2] * dims[3]; }
 
 static TileProblem tile_problem(const Correlation &c, bool tf32) {
-  const TileProblem problem = {c.groups, c.channels, c.m, c.n, c.out_rows, c.out_cols, c.taps_y, c.taps_x, tf32};
+  const TileProblem problem = {c.groups,
+                               c.channels * c.stride_y * c.stride_x,
+                               c.m,
+                               c.n,
+                               c.grid_rows,
+                               c.grid_cols,
+                               (c.taps_y + c.stride_y - 1) / c.stride_y,
+                               (c.taps_x + c.stride_x - 1) / c.stride_x,
+                               tf32};
   return problem;
 }
 
@@ -219,42 +227,43 @@ static inline void streaming_grid(npy_int64 tiles, const GpuRow &row, const Card
   grid[1] = grid[2] = 1;
 }
 
-// The arguments of tile_patches, for tile_rows rows of tiles from first_row on.
+// The arguments of tile_patches for the images of a correlation, or for its gradients: of tile_rows rows of tiles from first_row
+// on.
 template <typename Args>
-static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, npy_int64 channels, npy_int64 rows,
-                              npy_int64 cols, npy_int64 n, npy_int64 pad_y, npy_int64 pad_x, npy_int64 first_row,
-                              npy_int64 tile_rows, npy_int64 tile_cols, PyGpuArrayObject *out, Args *args) {
+static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, const Correlation &c, npy_int64 first_row,
+                              npy_int64 tile_rows, PyGpuArrayObject *out, Args *args) {
   args->images = device_array(images);
   args->out = device_array(out);
-  args->rows = (int)rows;
-  args->cols = (int)cols;
-  args->n = (int)n;
-  args->pad_y = (int)pad_y;
-  args->pad_x = (int)pad_x;
+  args->rows = (int)c.rows;
+  args->cols = (int)c.cols;
+  args->n = (int)c.n;
+  args->pad_y = (int)c.pad_y;
+  args->pad_x = (int)c.pad_x;
+  args->stride_y = (int)c.stride_y;
   args->step_y = (int)plan.step_y;
   args->step_x = (int)plan.step_x;
   args->first_row = (int)first_row;
-  args->size = (int)(channels * tile_rows * tile_cols * plan.n);
+  args->size = (int)(c.groups * c.channels * c.stride_y * c.stride_x * tile_rows * plan.tile_cols * plan.n);
   args->by_n = make_divisor(plan.n);
-  args->by_tile_cols = make_divisor(tile_cols);
+  args->by_tile_cols = make_divisor(plan.tile_cols);
   args->by_tile_rows = make_divisor(tile_rows);
+  args->by_phases = make_divisor(c.stride_y * c.stride_x);
+  args->by_phases_x = make_divisor(c.stride_x);
 }
 
 // As print_choice.
 static void print_plan(const GpuRows &tiles, const TilePlan &plan, const char *family, npy_int64 workspace) {
   if (!prints_config()) return;
-  PySys_WriteStderr("%s: tiles %lld x %lld, %lld rows of them at once, blocks of taps %lld x %lld, row %s, splits 1, "
-                    "workspace %lld bytes\n",
-                    family, plan.tile_rows, plan.tile_cols, plan.chunk_rows, plan.blocks_y, plan.blocks_x,
-                    tiles.rows[plan.row].name, (long long)workspace);
+  PySys_WriteStderr("%s: tiles %lld x %lld, %lld rows of them at once, row %s, splits 1, workspace %lld bytes\n", family,
+                    plan.tile_rows, plan.tile_cols, plan.chunk_rows, tiles.rows[plan.row].name, (long long)workspace);
 }
 
 // How a convolution is computed: calls run(plan), which writes `out`, may be called several times and for row -1 takes the
 // direct kernels. The plan is the one that CONVNET_OPS_VARIANT names ("tiles=none": row -1); unless that names a row of
 // the direct kernels, one that is estimated to be faster than `direct`, the best of these; or the fastest, if tuning is asked
-// for. `possible` says whether the problem is one for tiles. Returns what run does, or -1 with ValueError.
+// for. Returns what run does, or -1 with ValueError.
 template <typename Run>
-static int run_plan(const TileTables &tables, const TileProblem &problem, bool gradient, bool possible,
+static int run_plan(const TileTables &tables, const TileProblem &problem, bool gradient,
                     const GpuRows &direct_rows, const ProductShape &direct, PyGpuContextObject *context,
                     PyGpuArrayObject *out, Run run) {
   const Card card = card_of(context);
@@ -271,16 +280,16 @@ static int run_plan(const TileTables &tables, const TileProblem &problem, bool g
       PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: tiles has no row named '%.200s'", forced);
       return -1;
     }
-    const TilePlan plan = possible ? cheapest(-1, row) : none;
+    const TilePlan plan = cheapest(-1, row);
     if (plan.row >= 0) return run(plan);
     PyErr_Format(PyExc_ValueError,
-                 "CONVNET_OPS_VARIANT: tiles of %s want stride 1, filters of up to %s unless these tiles compute as many outputs "
-                 "as that, workspace arrays of under 2**31 elements and, those of Winograd but for winograd_2x2_3x3, filters that "
-                 "fill half of 3 x 3; all but winograd_2x2_3x3 compute capability 8.0",
+                 "CONVNET_OPS_VARIANT: tiles of %s want filters of up to %s, by phases of the stride, workspace arrays of under "
+                 "2**31 elements and, but for winograd_2x2_3x3, compute capability 8.0; winograd_4x4_3x3 wants filters that fill "
+                 "half of 3 x 3",
                  tiles.rows[row].name, is_fft(tiles.rows[row]) ? "the tile's size" : "3 x 3");
     return -1;
   }
-  if (forced != NULL || !possible || forced_row(direct_rows.family, &length) != NULL) return run(none);
+  if (forced != NULL || forced_row(direct_rows.family, &length) != NULL) return run(none);
   const Choice choice = cheapest_row(direct_rows, direct, card);
   const double direct_us = row_cost(direct_rows.rows[choice.row], direct, choice.splits, card);
   if (tuning_file() == NULL) return run(cheapest(direct_us, -1));

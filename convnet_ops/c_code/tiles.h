@@ -5,7 +5,8 @@
 
 #include "choose_row.h"
 
-// A correlation with stride 1: channels and m are those of one group.
+// A correlation without a stride: one with a stride has a channel for each of its phases (cuda/tiles.cuh). channels and m are
+// those of one group; out_rows and out_cols those of the grid that is computed.
 struct TileProblem {
   long long groups, channels, m, n, out_rows, out_cols, taps_y, taps_x;
   bool tf32;
@@ -20,7 +21,6 @@ struct TilePlan {
   int row;                        // of tile_patches and its like; -1: none
   long long elements;             // of a tile: so many products of matrices there are
   long long step_y, step_x;       // from tile to tile: their outputs
-  long long blocks_y, blocks_x;   // of taps
   long long tile_rows, tile_cols;
   long long n;                    // of the transformed images, divisible by 4
   long long chunk_rows;           // so many rows of tiles at once, which bounds the workspace
@@ -49,18 +49,14 @@ static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProbl
     plan.elements = size * size + 4;
     plan.step_y = size - p.taps_y + 1;
     plan.step_x = size - p.taps_x + 1;
-    plan.blocks_y = plan.blocks_x = 1;
     possible = plan.step_y > 0 && plan.step_x > 0;
   } else {
     const long long size = tile.stride + tile.window - 1;
     plan.elements = size * size;
     plan.step_y = plan.step_x = tile.stride;
-    plan.blocks_y = (p.taps_y + tile.window - 1) / tile.window;
-    plan.blocks_x = (p.taps_x + tile.window - 1) / tile.window;
-    const long long blocks = plan.blocks_y * plan.blocks_x;
-    // Taps that fill less than half of their blocks leave small sums of large terms.
-    const bool thin = size > 4 && 2 * p.taps_y * p.taps_x < blocks * tile.window * tile.window;
-    possible = (tile.stride == tile.window || blocks == 1) && !thin;
+    // Taps that fill less than half of a large tile's leave small sums of large terms.
+    const bool thin = size > 4 && 2 * p.taps_y * p.taps_x < tile.window * tile.window;
+    possible = p.taps_y <= tile.window && p.taps_x <= tile.window && !thin;
   }
   if (!possible) {
     plan.row = -1;
@@ -70,16 +66,16 @@ static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProbl
   plan.tile_cols = (p.out_cols + plan.step_x - 1) / plan.step_x;
   plan.n = (p.n + 3) / 4 * 4;
   // Of a row of tiles, before and after the products.
-  const double before = (double)plan.elements * p.groups * p.channels * (plan.tile_cols + plan.blocks_x - 1) * plan.n;
+  const double before = (double)plan.elements * p.groups * p.channels * plan.tile_cols * plan.n;
   const double after = (double)plan.elements * p.groups * p.m * plan.tile_cols * plan.n;
   const long long fitting = (long long)(tile_bytes() / (4 * (before + after)));
   const long long most = fitting < 1 ? 1 : fitting > plan.tile_rows ? plan.tile_rows : fitting;
   const long long chunks = (plan.tile_rows + most - 1) / most;
   plan.chunk_rows = (plan.tile_rows + chunks - 1) / chunks;
-  const double filters = (double)plan.elements * p.groups * (p.m + 3) * p.channels * plan.blocks_y * plan.blocks_x;
+  const double filters = (double)plan.elements * p.groups * (p.m + 3) * p.channels;
   const double limit = 2147483648.;
-  const bool large = filters >= limit || before * (plan.chunk_rows + plan.blocks_y - 1) >= limit ||
-                     after * plan.chunk_rows >= limit || plan.elements * p.groups > 65535;  // the grid's limit
+  const bool large = filters >= limit || before * plan.chunk_rows >= limit || after * plan.chunk_rows >= limit ||
+                     plan.elements * p.groups > 65535;  // the grid's limit
   if (large) plan.row = -1;
   return plan;
 }
@@ -96,20 +92,18 @@ static inline ProductShape tile_product(const TilePlan &plan, const GpuRow &tile
     return shape;
   }
   const ProductShape shape = {p.m, plan.chunk_rows * plan.tile_cols * plan.n, plan.elements * p.groups, 4, 4, plan.n, 1,
-                              0, 0, p.channels * plan.blocks_y * plan.blocks_x, 1, 1, p.tf32 && tile_allows_tf32(tile), 0,
+                              0, 0, p.channels, 1, 1, p.tf32 && tile_allows_tf32(tile), 0,
                               !tile_allows_tf32(tile), false};
   return shape;
 }
 
 // The same for WeightActs: sums over a chunk's tiles, no longer than 8192.
-static inline ProductShape tile_gradient_product(const TilePlan &plan, const GpuRow &tile,
-                                                     const TileProblem &p) {
+static inline ProductShape tile_gradient_product(const TilePlan &plan, const GpuRow &tile, const TileProblem &p) {
   const long long depth = plan.chunk_rows * plan.tile_cols * plan.n;
-  const long long taps = p.channels * plan.blocks_y * plan.blocks_x;
   const long long least = (depth + 8191) / 8192;
-  const long long fitting = (long long)(tile_bytes() / (4. * plan.elements * taps * p.groups * p.m * tile_chunks(plan)));
+  const long long fitting = (long long)(tile_bytes() / (4. * plan.elements * p.channels * p.groups * p.m * tile_chunks(plan)));
   const long long batches = (is_fft(tile) ? plan.elements / 2 : plan.elements) * p.groups;
-  const ProductShape shape = {taps, p.m, batches, 4, 4, 0, 1, 0, 0, depth, least, fitting < least ? least : fitting,
+  const ProductShape shape = {p.channels, p.m, batches, 4, 4, 0, 1, 0, 0, depth, least, fitting < least ? least : fitting,
                               p.tf32 && tile_allows_tf32(tile), 0, is_fft(tile) || !tile_allows_tf32(tile), is_fft(tile)};
   return shape;
 }
@@ -125,10 +119,9 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   if (choice.row < 0) return -1;
   const double chunks = (double)tile_chunks(plan);
   const double bytes = 4. * plan.elements * p.groups * plan.n;
-  const double before = bytes * p.channels * (plan.tile_rows + chunks * (plan.blocks_y - 1)) *
-                        (plan.tile_cols + plan.blocks_x - 1);
+  const double before = bytes * p.channels * plan.tile_rows * plan.tile_cols;
   const double after = bytes * p.m * plan.tile_rows * plan.tile_cols;
-  const double filters = 4. * plan.elements * p.groups * p.m * p.channels * plan.blocks_y * plan.blocks_x *
+  const double filters = 4. * plan.elements * p.groups * p.m * p.channels *
                          (gradient ? chunks * choice.splits : 1);
   double products_us = row_cost(products.rows[choice.row], shape, choice.splits, card);
   // Products of Fourier transforms are short: most wait for memory.

@@ -24,10 +24,17 @@ int launch_splits(int row, npy_int64 splits, npy_int64 groups, WeightActsArgs *a
 int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &s, const TileProblem &problem,
                          PyGpuArrayObject *images, PyGpuArrayObject *hid_grads, PyGpuArrayObject *gradient,
                          PyGpuArrayObject **partials, PyGpuContextObject *context) {
-  const npy_int64 channels = s.groups * s.channels, filters = s.groups * s.filters;
-  const npy_int64 patch_cols = plan.tile_cols + plan.blocks_x - 1;
+  const npy_int64 filters = s.groups * s.filters;
+  // The images as FilterActs takes them, and the gradients of its outputs.
+  const Correlation c = forward_correlation(&s);
+  Correlation outputs = c;
+  outputs.channels = s.filters;
+  outputs.rows = s.out_rows;
+  outputs.cols = s.out_cols;
+  outputs.stride_y = outputs.stride_x = 1;
+  outputs.pad_y = outputs.pad_x = 0;
   const npy_int64 copy_dims[5] = {1, s.channels, s.filter_rows, s.filter_cols, filters};
-  const npy_int64 patches_dims[4] = {plan.elements * channels, plan.chunk_rows + plan.blocks_y - 1, patch_cols, plan.n};
+  const npy_int64 patches_dims[4] = {plan.elements * s.groups * problem.channels, plan.chunk_rows, plan.tile_cols, plan.n};
   const npy_int64 gradients_dims[4] = {plan.elements * filters, plan.chunk_rows, plan.tile_cols, plan.n};
   if (prepare_output(op, "partial sums", partials, 5, copy_dims, context) != 0) return -1;
   const OwnedGpuArray patches(new_workspace(op, patches_dims, context));
@@ -36,15 +43,14 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
 
   const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
   const GpuRows table = fft ? fft_gradient_products_rows() : weight_acts_rows();
-  const npy_int64 blocks = s.channels * plan.blocks_y * plan.blocks_x;
   ProductShape shape = tile_gradient_product(plan, tile_patches_rows().rows[plan.row], problem);
   if (prints_config()) {
     const npy_int64 splits = tile_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
     print_plan(tile_patches_rows(), plan, table.family,
-               array_bytes(patches_dims) + array_bytes(gradients_dims) + 4 * splits * blocks * plan.elements * filters);
+               array_bytes(patches_dims) + array_bytes(gradients_dims) + 4 * splits * problem.channels * plan.elements * filters);
   }
   return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
-    const npy_int64 sums_dims[4] = {tile_chunks(plan) * choice.splits, blocks, plan.elements, filters};
+    const npy_int64 sums_dims[4] = {tile_chunks(plan) * choice.splits, problem.channels, plan.elements, filters};
     const OwnedGpuArray sums(new_workspace(op, sums_dims, context));
     if (sums.get() == NULL) return -1;
     const int at_once = tile_patches_rows().rows[plan.row].tile_n;
@@ -53,28 +59,26 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
     for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
       const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
       TilePatchesArgs patches_args;
-      fill_patches_args(plan, images, channels, s.rows, s.cols, s.n, s.pad_y, s.pad_x, first, rows + plan.blocks_y - 1,
-                        patch_cols, patches.get(), &patches_args);
+      fill_patches_args(plan, images, c, first, rows, patches.get(), &patches_args);
       elementwise_grid(patches_args.size, at_once, grid);
       if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
-      fill_patches_args(plan, hid_grads, filters, s.out_rows, s.out_cols, s.n, 0, 0, first, rows, plan.tile_cols,
-                        gradients.get(), &patches_args);
+      fill_patches_args(plan, hid_grads, outputs, first, rows, gradients.get(), &patches_args);
       elementwise_grid(patches_args.size, at_once, grid);
       if (tile_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
-      const npy_int64 columns = rows * plan.tile_cols * plan.n, sums_offset = 4 * splits * blocks * plan.elements * filters;
+      const npy_int64 columns = rows * plan.tile_cols * plan.n, sums_offset = 4 * splits * problem.channels * plan.elements * filters;
       if (fft) {
         FftGradientProductsArgs args;
         args.images = device_array(patches.get());
         args.gradients = device_array(gradients.get());
         args.out = device_array(sums.get());
         args.out.offset += sums_offset;
-        args.channels = (int)s.channels;
+        args.channels = (int)problem.channels;
         args.filters = (int)s.filters;
         args.columns = (int)columns;
         const npy_int64 made = cut_into_splits(columns, choice.splits, &args.split_length);
         const GpuRow &row = table.rows[choice.row];
-        const npy_int64 m_tiles = (s.channels + row.tile_m - 1) / row.tile_m;
+        const npy_int64 m_tiles = (problem.channels + row.tile_m - 1) / row.tile_m;
         const npy_int64 n_tiles = (s.filters + row.tile_n - 1) / row.tile_n;
         args.tiles = (int)(made * shape.batches * m_tiles * n_tiles);
         args.by_m_tiles = make_divisor(m_tiles);
@@ -91,10 +95,9 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       args.hid_grads = device_array(gradients.get());
       args.partials = device_array(sums.get());
       args.partials.offset += sums_offset;
-      args.channels = (int)s.channels;
-      args.rows = (int)(rows + plan.blocks_y - 1);
-      args.cols = (int)patch_cols;
-      args.taps = (int)blocks;
+      args.channels = args.taps = (int)problem.channels;
+      args.rows = (int)rows;
+      args.cols = (int)plan.tile_cols;
       args.filters_per_group = (int)s.filters;
       args.filter_count = (int)(plan.elements * filters);
       args.length = (int)columns;
@@ -102,8 +105,7 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       args.pad_y = args.pad_x = 0;
       args.by_n = make_divisor(plan.n);
       args.by_out_cols = make_divisor(plan.tile_cols);
-      args.by_window = make_divisor(plan.blocks_y * plan.blocks_x);
-      args.by_filter_cols = make_divisor(plan.blocks_x);
+      args.by_window = args.by_filter_cols = make_divisor(1);
       args.gradient = args.partials;
       const npy_int64 made = cut_into_splits(args.length, choice.splits, &args.split_length);
       if (launch_splits(choice.row, made, plan.elements * s.groups, &args, context) != 0) return -1;
@@ -116,10 +118,11 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
     taps_args.splits = (int)splits;
     taps_args.taps_y = (int)s.filter_rows;
     taps_args.taps_x = (int)s.filter_cols;
-    taps_args.size = (int)(blocks * filters);
+    taps_args.stride_y = (int)s.stride_y;
+    taps_args.size = (int)(problem.channels * filters);
     taps_args.by_filters = make_divisor(filters);
-    taps_args.by_blocks_x = make_divisor(plan.blocks_x);
-    taps_args.by_blocks_y = make_divisor(plan.blocks_y);
+    taps_args.by_phases = make_divisor(s.stride_y * s.stride_x);
+    taps_args.by_phases_x = make_divisor(s.stride_x);
     elementwise_grid(taps_args.size, at_once, grid);
     return tile_taps_launch(plan.row, grid, &taps_args, context);
   });
@@ -153,8 +156,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   const npy_int64 gradient_dims[4] = {s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
   if (prepare_output(op, "output", gradient, 4, gradient_dims, params->context) != 0) return -1;
 
-  const TileProblem problem = {s.groups, s.channels, s.filters, s.n, s.out_rows, s.out_cols, s.filter_rows,
-                                   s.filter_cols, params->tf32 != 0};
+  const TileProblem problem = tile_problem(forward_correlation(&s), params->tf32 != 0);
   const auto run_direct = [&] {
     PaddedGpuArray padded_images, padded_hid;
     PadRowsArgs pad_args;
@@ -206,7 +208,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
     });
   };
   const TileTables tables = {tile_patches_rows(), table, fft_gradient_products_rows()};
-  return run_plan(tables, problem, true, s.stride_y == 1 && s.stride_x == 1, table, shape, params->context, *gradient,
+  return run_plan(tables, problem, true, table, shape, params->context, *gradient,
                   [&](const TilePlan &plan) {
                     if (plan.row < 0) return run_direct();
                     return weight_acts_by_tiles(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient,
