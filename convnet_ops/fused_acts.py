@@ -12,8 +12,8 @@ from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_fami
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from convnet_ops.layout import ContiguousOnGpu
-from convnet_ops.weight_acts import WeightActs
 from convnet_ops.tiles import tile_family
+from convnet_ops.weight_acts import WeightActs
 from theano.gof import ParamsType
 from theano.gpuarray.basic_ops import as_gpuarray_variable
 from theano.gradient import DisconnectedType

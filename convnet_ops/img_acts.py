@@ -1,16 +1,15 @@
 """ImageActs: the gradient of FilterActs' images, and the transposed convolution.
 
 CPU code: c_code/img_acts.c, GPU host code: c_code/img_acts_gpu.c, kernels: cuda/img_acts.cu, cuda/correlate.cuh and, by
-columns, cuda/weight_acts.cu.
+columns, cuda/columns.cu.
 """
 
 import theano.tensor as T
 from convnet_ops import shapes, tiles
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families
+from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families, tile_size
 from convnet_ops.kernels import KernelFamily, Row
-from convnet_ops.weight_acts import weight_acts_family
 from theano.gradient import DisconnectedType
 
 
@@ -103,6 +102,38 @@ class ImageActs(BaseActs):
         return [sum(terms[1:], terms[0]) if terms else None]
 
 
+def _columns_family():
+    """The products of the gradient by columns."""
+    # parts, warp_m, stages, blocks_per_sm, weight
+    products = [
+        ("3xtf32", 3, 32, 3, 3, 59),
+        ("3xtf32", 3, 16, 3, 4, 50),
+        ("tf32", 1, 32, 3, 3, 110),
+        ("tf32", 1, 16, 3, 4, 80),
+    ]
+    rows = []
+    for kind, parts, warp_m, stages, blocks_per_sm, weight in products:
+        product = "TensorMixed<%d, 32, 2, 2, %d>" % (warp_m, parts)
+        tile_m, tile_n, threads = tile_size(product)
+        for vec_m, vec_n in ((4, 4), (4, 1), (1, 1)):
+            rows.append(
+                Row(
+                    name="%s_%dx%d_m%d_n%d" % (kind, tile_m, tile_n, vec_m, vec_n),
+                    template="tap_columns<%s, %d, %d, %d>" % (product, stages, vec_m, vec_n),
+                    threads=threads,
+                    blocks_per_sm=blocks_per_sm,
+                    tile_m=tile_m,
+                    tile_n=tile_n,
+                    vec_m=vec_m,
+                    vec_n=vec_n,
+                    weight=weight,
+                    capability=80,
+                    tf32=int(parts == 1),
+                )
+            )
+    return KernelFamily("img_acts_columns", ["product.cuh", "columns.cu"], "TapColumnsArgs", rows)
+
+
 class GpuImageActs(GpuOp, ImageActs):
     """ImageActs on the GPU; the graph rewrites make it."""
 
@@ -116,4 +147,4 @@ class GpuImageActs(GpuOp, ImageActs):
         KernelFamily("add_taps", ["img_acts.cu"], "AddTapsArgs", [Row("plain", "add_taps", 256)]),
         tiles.OUTPUTS,
     )
-    kernel_families += correlation_families() + partial_families() + (weight_acts_family(),)
+    kernel_families += correlation_families() + partial_families() + (_columns_family(),)

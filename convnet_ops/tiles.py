@@ -1,22 +1,23 @@
-"""Convolutions by tiles, Winograd's or of Fourier transforms: tables of the kernels of cuda/winograd.cu, cuda/fft.cu and
-cuda/fft_products.cu.
+"""Convolutions by tiles, Winograd's or of Fourier transforms: the tables of their kernels.
 
-FilterActs, ImageActs and WeightActs share them. Host code: c_code/tiles.h, and c_code/correlation_gpu.c for the first two.
+FilterActs, ImageActs and WeightActs share them. Kernels: cuda/winograd.cu, cuda/fft.cu and cuda/fft_products.cu; host
+code: c_code/tiles.h, and c_code/correlation_gpu.c for the first two ops.
 """
 
 from convnet_ops.kernels import KernelFamily, Row
 
-# Outputs and taps of a tile, in one direction.
-WINOGRAD_TILES = ((4, 3), (2, 3))
-# Pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor.
-FFT_TILES = ((12, 32, 4), (16, 32, 3), (24, 16, 3), (32, 16, 2), (40, 8, 2))
+# Outputs and taps of a tile, in one direction; weight.
+WINOGRAD_TILES = ((4, 3, 25), (2, 3, 25))
+# Pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor, weight.
+FFT_TILES = ((12, 32, 4, 25), (16, 32, 3, 25), (24, 16, 3, 23), (32, 16, 2, 21), (40, 8, 2, 18))
 
 
 def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), arguments=""):
     """One of the transforms, for every tile.
 
-    A row's `window` is the taps of its tiles, 0 for those of fft.cu, which take any; its `stride` the outputs, for those of
-    fft.cu the pixels; `tile_n` how many tiles, or filters, a block transforms. All families have the same rows.
+    A row's `window` is the taps of its tiles, 0 for those of fft.cu, which take any; its `stride` the outputs, for
+    those of fft.cu the pixels; `tile_n` how many tiles, or filters, a block transforms; its `weight` the 0.1 TB/s that
+    it moves. All families have the same rows.
     """
     rows = [
         Row(
@@ -25,10 +26,11 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
             threads=256,
             blocks_per_sm=2,
             tile_n=256,
+            weight=weight,
             window=taps,
             stride=outputs,
         )
-        for outputs, taps in WINOGRAD_TILES
+        for outputs, taps, weight in WINOGRAD_TILES
     ]
     rows += [
         Row(
@@ -37,9 +39,10 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
             threads=size // 2 * lanes,
             blocks_per_sm=blocks,
             tile_n=lanes,
+            weight=weight,
             stride=size,
         )
-        for size, lanes, blocks in FFT_TILES
+        for size, lanes, blocks, weight in FFT_TILES
     ]
     return KernelFamily(name, list(files), struct, rows)
 
@@ -48,7 +51,7 @@ def _products_family(name, struct, product):
     """The complex products of FFT_TILES, with `product` of cuda/product.cuh."""
     # warp_m, warp_n, warps_m, warps_n, stages, blocks_per_sm, weight; of three parts, then of one
     three_parts = [(32, 32, 2, 2, 3, 2, 20), (32, 32, 1, 4, 2, 2, 18), (16, 32, 1, 4, 2, 2, 14)]
-    one_part = [(32, 32, 2, 2, 3, 2, 35), (32, 32, 1, 4, 2, 2, 32), (16, 32, 1, 4, 2, 3, 22)]
+    one_part = [(32, 32, 2, 2, 3, 2, 40), (32, 32, 1, 4, 2, 2, 36), (16, 32, 1, 4, 2, 3, 22)]
     rows = []
     for kind, parts, tiles in (("3xtf32", 3, three_parts), ("tf32", 1, one_part)):
         for warp_m, warp_n, warps_m, warps_n, stages, blocks, weight in tiles:

@@ -128,18 +128,13 @@ def _row(vec, kind, product, stages, blocks_per_sm, weight):
     )
 
 
-def weight_acts_family():
-    """The direct kernels of WeightActs, which compute ImageActs' columns too."""
-    return KernelFamily("weight_acts", ["product.cuh", "weight_acts.cu"], "WeightActsArgs", _rows())
-
-
 class GpuWeightActs(GpuOp, WeightActs):
     """WeightActs on the GPU; the graph rewrites make it."""
 
     c_file = "weight_acts_gpu.c"
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
-        weight_acts_family(),
+        KernelFamily("weight_acts", ["product.cuh", "weight_acts.cu"], "WeightActsArgs", _rows()),
         tiles.PATCHES,
         tiles.GRADIENTS,
         tiles.TAPS,

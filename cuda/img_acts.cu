@@ -8,10 +8,9 @@
 // stride (block_y, block_x), and block - 1 more taps a direction, some of them zero. arrange_filters builds the filters,
 // flipped, zero where a phase has no tap; correlate.cuh does the rest and scatters the phases.
 //
-// By columns: where images and batches are small, each tap's share of the gradient, for all outputs, is one matrix product,
-// and add_taps sums for each pixel what the taps that reach it give. The product is one of weight_acts.cu: the filters lie
-// as its images do, filter fastest, and the outputs' gradients are transposed to lie so. It has none with padding, and
-// loads 4 filters at once whatever the batch.
+// By columns: where images and batches are small, each tap's share of the gradient, for all outputs, is one matrix product
+// (columns.cu), and add_taps sums for each pixel what the taps that reach it give. The product has none with padding, and loads 4
+// filters at once whatever the batch.
 //
 // Plain: one thread gathers one pixel, in double precision.
 
@@ -67,10 +66,12 @@ __device__ __forceinline__ void arrange_filters(const ArrangeFiltersArgs &a) {
 }
 
 struct AddTapsArgs {
-  const float *columns;  // (channels, filter_rows, filter_cols, out_rows, out_cols, n)
+  const float *columns;  // (splits, channels, filter_rows, filter_cols, out_rows, out_cols, n)
   float *out;            // (channels, rows, cols, n)
   int filter_rows;
   int filter_cols;
+  int splits;
+  int split_size;        // of columns
   int row_size;          // out_rows * out_cols * n
   int out_rows;
   int out_cols;
@@ -99,12 +100,14 @@ __device__ __forceinline__ void add_taps(const AddTapsArgs &a) {
   const int j_begin = max(0, x - a.out_cols + 1);
   const int j_end = min(x + 1, (a.filter_cols - s_first + stride_x - 1) / stride_x);
   float sum = 0.f;
-  for (int i_y = max(0, y - a.out_rows + 1); i_y <= y && r_first + i_y * stride_y < a.filter_rows; ++i_y) {
-    const int first = (channel * a.filter_rows + r_first + i_y * stride_y) * a.filter_cols + s_first;
-    const float *taps = a.columns + first * a.row_size + ((y - i_y) * a.out_cols + x) * a.by_n.value + image;
+  for (int split = 0; split < a.splits; ++split)
+    for (int i_y = max(0, y - a.out_rows + 1); i_y <= y && r_first + i_y * stride_y < a.filter_rows; ++i_y) {
+      const int first = (channel * a.filter_rows + r_first + i_y * stride_y) * a.filter_cols + s_first;
+      const float *taps = a.columns + split * a.split_size + first * a.row_size +
+                          ((y - i_y) * a.out_cols + x) * a.by_n.value + image;
 #pragma unroll 4
-    for (int j = j_begin; j < j_end; ++j) sum += taps[j * step];
-  }
+      for (int j = j_begin; j < j_end; ++j) sum += taps[j * step];
+    }
   a.out[i] = sum;
 }
 

@@ -12,7 +12,7 @@
 // matrix such a value becomes is free, so that a thread's sums come out as four adjacent columns too. Rows of the tile
 // would collide on shared memory's banks: swizzle(k) is to be xor-ed to the column in row k.
 // Tiles that lie as [m][k] and [n][k] (ByColumns) are read four adjacent k at a time. kAdjacent of a thread's columns are
-// adjacent.
+// adjacent. TensorMixed takes one tile of each kind.
 
 // The parts of an operand. What a tensor core cuts off of a single part is made up for by the factor: it adds 0.35 to 0.7 of
 // a unit of the last place before the cut, which leaves little bias and an error of at most 0.7 of a unit. Numbers that TF32
@@ -355,5 +355,44 @@ struct TensorByColumns {
         [&](int part, int i, int c, int e) { return parts[part].a[2 * i + e % 2][2 * c + e / 2]; },
         [&](int part, int j, int c, int e) { return parts[part].b[j][2 * c + e]; },
         [&](int part, int i, int j, int e) -> float & { return sum[part][2 * i + e / 2][2 * j + e % 2]; });
+  }
+};
+
+// Of tiles that lie as [m][k] and [k][n]: read as those of TensorByColumns and of TensorByRows, with k in the order of the first.
+template <int kWarpM, int kWarpN, int kWarpsM, int kWarpsN, int kParts>
+struct TensorMixed {
+  typedef TensorByColumns<kWarpM, kWarpN, kWarpsM, kWarpsN, kParts> ByColumns;
+  typedef TensorByRows<kWarpM, kWarpN, kWarpsM, kWarpsN, kParts, 2> ByRows;
+  static constexpr int kTileM = ByColumns::kTileM;
+  static constexpr int kTileN = ByRows::kTileN;
+  static constexpr int kThreads = ByRows::kThreads;
+  static constexpr int kRows = ByColumns::kRows;
+  static constexpr int kPieces = ByRows::kPieces;
+  const ByColumns by_columns;
+  const ByRows by_rows;
+
+  __device__ __forceinline__ explicit TensorMixed(int thread) : by_columns(thread), by_rows(thread) {}
+  __device__ __forceinline__ int row(int i) const { return by_columns.row(i); }
+  __device__ __forceinline__ int column(int piece) const { return by_rows.column(piece); }
+  // Lane t reads row 4 t and the three after it.
+  __device__ __forceinline__ static int swizzle_n(int k) { return (k / 4 & 3) * 4; }
+
+  __device__ __forceinline__ void multiply(const float (&a)[kTileM][16], const float (&b)[16][kTileN],
+                                           float (&sum)[kRows][kPieces][4]) const {
+    const int g = by_rows.g, t = by_rows.t;
+    __align__(16) float a_values[kRows][4];
+    __align__(16) float b_values[4][kWarpN / 8];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) *(float4 *)a_values[i] = *(const float4 *)&a[by_columns.warp_m + 8 * i + g][4 * t];
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+#pragma unroll
+      for (int j = 0; j < kWarpN / 32; ++j)
+        *(float4 *)&b_values[k][4 * j] =
+            *(const float4 *)&b[4 * t + k][(by_rows.warp_n + 32 * j + g % 2 * 16 + g / 2 * 4) ^ swizzle_n(4 * t)];
+    multiply_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
+        [&](int i, int c, int e) { return a_values[2 * i + e % 2][2 * c + e / 2]; },
+        [&](int j, int c, int e) { return b_values[2 * c + e][j]; },
+        [&](int i, int j, int e) -> float & { return sum[2 * i + e / 2][j / 4 * 2 + e % 2][j % 4]; });
   }
 };

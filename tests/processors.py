@@ -80,10 +80,8 @@ def gpu(op, all_rows):
         tiles = [row for family in families if family.name == "tile_patches" for row in family.rows]
         names += ["tiles=%s" % row.name for row in tiles]
         if families[0].name == "img_acts":
-            products = [row for family in families if family.name == "weight_acts" for row in family.rows]
-            products = [row for row in products if "tf32_64x64_" in row.name and bool(row.tf32) == tf32]
-            assert len(products) == 2, products
-            names += ["img_acts_columns=%s" % row.name for row in products]
+            products = [row for family in families if family.name == "img_acts_columns" for row in family.rows]
+            names += ["img_acts_columns=%s" % row.name for row in products if bool(row.tf32) == tf32]
     return [Processor("gpu", name) for name in names]
 
 
@@ -91,7 +89,7 @@ def row_of(op, processor):
     """The row that a processor forces, or None."""
     families = GPU_TWINS[type(op)].kernel_families
     wanted, _, name = processor.variant.partition("=")
-    wanted = {"tiles": "tile_patches", "img_acts_columns": "weight_acts"}.get(wanted, wanted)
+    wanted = {"tiles": "tile_patches"}.get(wanted, wanted)
     return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
 
 

@@ -50,10 +50,10 @@ def test_digest_follows_the_text():
     assert kernels.text_digest("a", "b") == kernels.text_digest("a", "b")
 
 
-def rows_as_cpp(family):
-    """The family's table as the host code sees it."""
-    code = family.c_code()
-    return re.search(r"static const GpuRow rows\[\] = \{.*?\};", code, re.DOTALL).group(0)
+def rows_as_cpp(family, name="rows"):
+    """The family's table as the host code sees it, under a name."""
+    code = re.search(r"static const GpuRow rows\[\] = \{.*?\};", family.c_code(), re.DOTALL).group(0)
+    return code.replace("rows[]", name + "[]")
 
 
 H200 = (132, 90)
@@ -114,35 +114,44 @@ def test_choice_respects_alignment():
         assert choose(family, 128, 100000, 1000, vec_n=vec_n)[0].endswith("_n%d" % vec_n)
 
 
-PLAN_NAMES = "row chunk_rows blocks_y bytes product".split()
+PLAN_NAMES = "row chunk_rows step bytes product".split()
 
 
-def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None):
-    """The host code's plan of tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its
-    products."""
+def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None, only=""):
+    """The plan of tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its products."""
     op = GpuWeightActs if gradient else GpuFilterActs
     families = {family.name: family for family in op.kernel_families}
-    products = families["weight_acts" if gradient else "filter_acts"]
-    body = """%s
-  const GpuRows products = {"products", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
-  const GpuRows tiles = {"tiles", tile_rows, (int)(sizeof(tile_rows) / sizeof(tile_rows[0]))};
+    tables = (
+        ("tiles", "tile_patches"),
+        ("products", "weight_acts" if gradient else "filter_acts"),
+        ("fft_products", "fft_gradient_products" if gradient else "fft_products"),
+    )
+    body = "".join(
+        "%s\n  const GpuRows %s = {\"%s\", %s_rows, %d};\n"
+        % (rows_as_cpp(families[name], table + "_rows"), table, name, table, len(families[name].rows))
+        for table, name in tables
+    )
+    body += """
+  const TileTables tables = {tiles, products, fft_products};
   const long long size = atoll(argv[5]), taps = atoll(argv[6]);
   const TileProblem p = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoll(argv[4]), size, size, taps, taps,
     atoi(argv[10]) != 0};
   const bool gradient = atoi(argv[11]) != 0;
   const Card card = {atoi(argv[8]), atoi(argv[9])};
-  const TilePlan plan = cheapest_tiles(tiles, p, products, gradient, atof(argv[7]), -1, card);
+  int only = -1;
+  for (int row = 0; row < tiles.count; ++row)
+    if (strcmp(tiles.rows[row].name, argv[12]) == 0) only = row;
+  const TilePlan plan = cheapest_tiles(tables, p, gradient, atof(argv[7]), only, card);
   if (plan.row < 0) return printf("none"), 0;
   const GpuRow &tile = tiles.rows[plan.row];
   const ProductShape shape = gradient ? tile_gradient_product(plan, tile, p) : tile_product(plan, tile, p);
-  const Choice choice = cheapest_row(products, shape, card);
-  const long long patches = (plan.chunk_rows + plan.blocks_y - 1) * (plan.tile_cols + plan.blocks_x - 1);
-  const long long values = p.channels * patches + p.m * plan.chunk_rows * plan.tile_cols;
-  printf("%%s %%lld %%lld %%lld %%s", tile.name, plan.chunk_rows, plan.blocks_y,
-         4 * plan.elements * p.groups * plan.n * values, products.rows[choice.row].name);""" % "\n".join(
-        [rows_as_cpp(products), rows_as_cpp(families["tile_patches"]).replace("rows[]", "tile_rows[]")]
-    )
-    arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient))
+  const GpuRows &rows = is_fft(tile) ? fft_products : products;
+  const Choice choice = cheapest_row(rows, shape, card);
+  const long long values = (p.channels + p.m) * plan.chunk_rows * plan.tile_cols;
+  const long long bytes = 4 * plan.elements * p.groups * plan.n * values;
+  const char *product = rows.rows[choice.row].name;
+  printf("%s %lld %lld %lld %s", tile.name, plan.chunk_rows, plan.step_y, bytes, product);"""
+    arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient), only)
     answer = run_program(["tiles.h"], body, arguments, environment=environment)
     if answer == "none":
         return None
@@ -150,33 +159,46 @@ def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32
     return dict(zip(PLAN_NAMES, values[:1] + [int(value) for value in values[1:4]] + values[4:]))
 
 
-def test_tiles_fit_the_filters():
+def test_tiles_fit_the_images():
     for gradient in (False, True):
-        assert plan(gradient, 1, 192, 384, 128, 13, 3)["row"] == "4x4_3x3"
-        nested = plan(gradient, 1, 128, 128, 128, 24, 9)
-        assert nested["row"] == "3x3_3x3" and nested["blocks_y"] == 3, nested
-        # A filter that leaves most of a block empty gets no large tile.
-        assert plan(gradient, 1, 192, 384, 128, 13, 2)["row"] == "2x2_3x3"
+        # 13 and 24 outputs and their filters fill a transform; of 11 Winograd's tiles leave less empty.
+        assert plan(gradient, 1, 192, 384, 128, 13, 3)["row"] == "fft_16x16"
+        assert plan(gradient, 1, 128, 128, 128, 24, 9)["row"] == "fft_32x32"
+        assert plan(gradient, 1, 384, 384, 128, 11, 3)["row"] == "winograd_4x4_3x3"
+        # Transforms of the filters weigh more in small batches.
+        assert plan(gradient, 1, 192, 384, 16, 13, 3)["row"] == "winograd_4x4_3x3"
         # Not within that time.
         assert plan(gradient, 1, 192, 384, 128, 13, 3, limit=10) is None
 
 
+def test_tiles_fit_the_filters():
+    for gradient in (False, True):
+        assert plan(gradient, 1, 192, 384, 128, 13, 9, only="fft_16x16")["step"] == 8
+        assert plan(gradient, 1, 192, 384, 128, 13, 17, only="fft_16x16") is None
+        assert plan(gradient, 1, 192, 384, 128, 13, 4, only="winograd_4x4_3x3") is None
+        # A filter that leaves most of a large tile of Winograd's empty.
+        assert plan(gradient, 1, 192, 384, 128, 13, 2, only="winograd_4x4_3x3") is None
+        assert plan(gradient, 1, 192, 384, 128, 13, 2, only="winograd_2x2_3x3")["step"] == 2
+
+
 def test_tiles_respect_precision_and_card():
     for gradient in (False, True):
-        assert plan(gradient, 1, 384, 256, 128, 13, 3)["product"].startswith("3xtf32")
-        # TF32 products in small tiles only, and large tiles with none but three products.
-        tf32 = plan(gradient, 1, 384, 256, 128, 13, 3, tf32=True)
-        assert (tf32["row"] == "2x2_3x3") == tf32["product"].startswith("tf32"), tf32
+        for only, tf32_allowed in (("fft_16x16", True), ("winograd_2x2_3x3", True), ("winograd_4x4_3x3", False)):
+            assert plan(gradient, 1, 384, 256, 128, 13, 3, only=only)["product"].startswith("3xtf32")
+            tf32 = plan(gradient, 1, 384, 256, 128, 13, 3, tf32=True, only=only)
+            assert tf32["product"].startswith("tf32") == tf32_allowed, tf32
+        # Without tensor cores the small tiles are left.
         old = plan(gradient, 1, 384, 256, 128, 13, 3, card=(40, 75))
-        assert old["row"] == "2x2_3x3" and old["product"].startswith("fma"), old
+        assert old["row"] == "winograd_2x2_3x3" and old["product"].startswith("fma"), old
 
 
 def test_tiles_respect_limits():
     whole = plan(False, 1, 64, 64, 128, 13, 3)
-    assert whole["chunk_rows"] == 4 and whole["bytes"] < 512 << 20, whole
-    parts = plan(False, 1, 64, 64, 64, 224, 3)
+    assert whole["chunk_rows"] == 1 and whole["bytes"] < 512 << 20, whole
+    parts = plan(False, 1, 64, 64, 64, 224, 3, only="winograd_4x4_3x3")
     assert 1 <= parts["chunk_rows"] < 56 and parts["bytes"] <= 512 << 20, parts
-    assert plan(False, 1, 64, 64, 64, 224, 3, environment={"CONVNET_OPS_TILE_BYTES": "1"})["chunk_rows"] == 1
+    one = plan(False, 1, 64, 64, 64, 224, 3, environment={"CONVNET_OPS_TILE_BYTES": "1"}, only="winograd_4x4_3x3")
+    assert one["chunk_rows"] == 1, one
     # A row of tiles beyond what an array may have; more products than a grid has places for.
     assert plan(False, 1, 4096, 4096, 4096, 32, 3) is None
     assert plan(False, 10000, 1, 1, 128, 13, 3) is None

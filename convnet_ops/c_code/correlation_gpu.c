@@ -3,11 +3,12 @@
 // What FilterActs, ImageActs and FusedFilterActs share: correlations by the direct kernels and by tiles, with the
 // kernels that all three have. What differs is handed in: the direct kernels with their sum, and the tiles' last transform.
 
-// A correlation of images with filters as they are: pads them where that pays, and runs the best row of `table` with *args.
+// A correlation of images with filters as they are: pads the batch to n, and runs the best row of `table` with *args.
 template <typename Args, typename Launch, typename Sum>
-int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool tf32, PyGpuArrayObject *images,
-                       PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context, Args *args,
+int direct_correlation(const char *op, const GpuRows &table, Correlation c, npy_int64 n, bool tf32,
+                       PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context, Args *args,
                        Launch launch, Sum sum) {
+  c.n = n;
   PaddedGpuArray padded_images, padded_filters;
   PadRowsArgs pad_args;
   const auto pad = [&](PadRowsArgs *rows_args, const size_t *grid) {

@@ -36,6 +36,8 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
     return filter_acts_plain(s, image_array.get(), filter_array.get(), *out, params->context);
 
   const Correlation c = forward_correlation(&s);
+  const auto product = [&](npy_int64 n) { return padded_product(c, n, params->tf32); };
+  const npy_int64 batch = cheapest_batch(filter_acts_rows(), s.n, card_of(params->context), product);
   const auto run = [&](const TilePlan &plan) {
     if (plan.row >= 0) {
       TileOutputsArgs outputs;
@@ -46,7 +48,7 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
     }
     CorrelateArgs args;
     return direct_correlation(
-        op, filter_acts_rows(), c, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
+        op, filter_acts_rows(), c, batch, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
         [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); },
         [&](PyGpuArrayObject *partials, npy_int64 splits) {
           SumPartialsArgs sum_args;
@@ -55,5 +57,5 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
           return sum_partials_launch(0, grid, &sum_args, params->context);
         });
   };
-  return run_correlation_plan(filter_acts_rows(), padded_product(c, params->tf32), c, *out, params->context, run);
+  return run_correlation_plan(filter_acts_rows(), product(batch), c, *out, params->context, run);
 }

@@ -40,6 +40,8 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     return fused_filter_acts_plain_launch(0, grid, &args, params->context);
   }
   const Correlation c = forward_correlation(&s);
+  const auto product = [&](npy_int64 n) { return padded_product(c, n, params->tf32); };
+  const npy_int64 batch = cheapest_batch(fused_filter_acts_rows(), s.n, card_of(params->context), product);
   const auto run = [&](const TilePlan &plan) {
     if (plan.row >= 0) {
       FusedTileOutputsArgs outputs;
@@ -54,7 +56,7 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     FusedFilterActsArgs args;
     fill(&args);
     return direct_correlation(
-        op, fused_filter_acts_rows(), c, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
+        op, fused_filter_acts_rows(), c, batch, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
         [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
         [&](PyGpuArrayObject *partials, npy_int64 splits) {
           FusedSumPartialsArgs sum_args;
@@ -66,5 +68,5 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
           return fused_sum_partials_launch(0, grid, &sum_args, params->context);
         });
   };
-  return run_correlation_plan(fused_filter_acts_rows(), padded_product(c, params->tf32), c, *out, params->context, run);
+  return run_correlation_plan(fused_filter_acts_rows(), product(batch), c, *out, params->context, run);
 }

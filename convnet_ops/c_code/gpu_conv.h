@@ -28,11 +28,26 @@ static void fill_plain_args(const ConvShape &s, Args *args) {
   args->pad_x = (int)s.pad_x;
 }
 
-// The batch that the kernels see. A batch that 4 does not divide is padded with zeros, in a copy of the images, where that
-// adds at most a quarter: loads of single floats cost more than the copy and the products with zeros.
+// The batch that the direct kernels see. One that 4 does not divide may be padded with zeros, in a copy of the images, where that
+// adds at most a quarter.
 static inline npy_int64 padded_batch(npy_int64 n) {
   const npy_int64 padded = (n + 3) / 4 * 4;
   return 4 * padded <= 5 * n ? padded : n;
+}
+
+// The same where it pays: loads of single floats may cost less than the copy. product(n) is the product with a batch of n; a row
+// that is named gets the batch that it may load best.
+template <typename Product>
+static npy_int64 cheapest_batch(const GpuRows &table, npy_int64 n, const Card &card, Product product) {
+  const npy_int64 padded = padded_batch(n);
+  size_t length;
+  if (padded == n || forced_row(table.family, &length) != NULL) return padded;
+  const auto cost = [&](npy_int64 batch) {
+    const ProductShape shape = product(batch);
+    const Choice choice = cheapest_row(table, shape, card);
+    return row_cost(table.rows[choice.row], shape, choice.splits, card);
+  };
+  return cost(padded) < cost(n) ? padded : n;
 }
 
 // An array with `inner` values in each of its last rows as one with `padded`, divisible by 4: the array itself where nothing
@@ -74,14 +89,13 @@ class PaddedGpuArray {
   npy_int64 copied_bytes_;
 };
 
-// The operands of FilterActs: the batch padded, and the filters of each group, so that they begin at an address divisible by
-// 4 floats. Sets the sizes in *c.
+// The operands of FilterActs: the batch padded to c->n, and the filters of each group, so that they begin at an address divisible
+// by 4 floats. Sets the sizes in *c.
 template <typename Args, typename Launch>
 static int pad_operands(const char *op, PyGpuArrayObject *images, PyGpuArrayObject *filters, Correlation *c,
                         PaddedGpuArray *padded_images, PaddedGpuArray *padded_filters, Args *args,
                         PyGpuContextObject *context, Launch launch) {
   const npy_int64 n = c->out_n, m = c->m;
-  c->n = padded_batch(n);
   // A single group's filters need no more than rows that begin there; they are copied too where they do not.
   c->filter_group = (m + 3) / 4 * 4;
   c->filter_stride = c->groups * c->filter_group;
@@ -136,9 +150,9 @@ static ProductShape correlation_product(const Correlation &c, int vec_n, bool tf
   return shape;
 }
 
-// The same, estimated before its batch is padded.
-static ProductShape padded_product(Correlation c, bool tf32) {
-  c.n = padded_batch(c.n);
+// The same, estimated before its batch is padded to n.
+static ProductShape padded_product(Correlation c, npy_int64 n, bool tf32) {
+  c.n = n;
   const npy_int64 copied = c.n == c.out_n ? 0 : 4 * c.groups * c.channels * c.rows * c.cols * c.n;
   return correlation_product(c, c.n % 4 == 0 ? 4 : 1, tf32, copied);
 }

@@ -2,33 +2,44 @@
 
 #include "gpu_conv.h"
 
-// The product of ImageActs by columns: sums over filters for each tap of a channel and each output. What is written and
-// read again is its workspace.
-static ProductShape columns_product(const ConvShape &s, int vec_n, bool tf32) {
+// The product of ImageActs by columns: sums over filters for each tap of a channel and each output, cut into so many splits, each
+// of which counts as a product of its own. What is written and read again is its workspace.
+static ProductShape columns_product(const ConvShape &s, npy_int64 splits, int vec_m, int vec_n, bool tf32) {
   const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols, outputs = s.out_rows * s.out_cols * s.n;
-  const ProductShape shape = {taps, outputs, 1, 1, vec_n, 0, 1, 0, 0, s.filters, 1, 1, tf32,
-                              4 * outputs * (taps + s.filters), false};
+  const ProductShape shape = {taps, outputs, splits, vec_m, vec_n, 0, 1, 0, 0, (s.filters + splits - 1) / splits, 1, 1, tf32,
+                              4 * outputs * taps * splits, true};
   return shape;
-}
-
-// Each filter's outputs that the grid of arrange_filters can transpose.
-static const npy_int64 kColumnOutputs = 65535 * 32;
-
-static bool columns_possible(const ConvShape &s) {
-  return s.groups == 1 && s.out_rows * s.out_cols * s.n <= kColumnOutputs;
 }
 
 // Whether the columns are no larger than partial sums may be, too.
 static bool columns_fit(const ConvShape &s) {
   const double taps = (double)s.channels * s.filter_rows * s.filter_cols;
-  return columns_possible(s) && 4 * taps * s.out_rows * s.out_cols * s.n <= kPartialBytes;
+  return s.groups == 1 && 4 * taps * s.out_rows * s.out_cols * s.n <= kPartialBytes;
+}
+
+// The estimated microseconds of the best row, or infinity.
+static double cheapest_cost(const GpuRows &rows, const ProductShape &shape, const Card &card) {
+  const Choice choice = cheapest_row(rows, shape, card);
+  return choice.row < 0 ? HUGE_VAL : row_cost(rows.rows[choice.row], shape, choice.splits, card);
+}
+
+// The splits of the columns' sums that take least.
+static ProductShape cheapest_columns(const GpuRows &rows, const ConvShape &s, int vec_m, int vec_n, bool tf32,
+                                     const Card &card) {
+  ProductShape best = columns_product(s, 1, vec_m, vec_n, tf32);
+  for (npy_int64 splits = 2; splits <= 8 && splits * 32 <= s.filters; splits *= 2) {
+    const ProductShape shape = columns_product(s, splits, vec_m, vec_n, tf32);
+    if (shape.workspace <= kPartialBytes && cheapest_cost(rows, shape, card) < cheapest_cost(rows, best, card)) best = shape;
+  }
+  return best;
 }
 
 #section support_code_struct
 
-// What was chosen for the last shape: the correlation, with the batch padded, and whether columns are faster.
+// What was chosen for the last shape: the correlation, with the batch padded, the columns' splits, and whether these are faster.
 ConvShape last_shape = {};
 Correlation last_correlation;
+npy_int64 last_splits;
 bool last_by_columns;
 
 int img_acts_plain(const ConvShape &s, PyGpuArrayObject *hid_acts, PyGpuArrayObject *filters, PyGpuArrayObject *out,
@@ -80,42 +91,28 @@ PyGpuArrayObject *arranged_filters(const char *op, const ConvShape &s, const Cor
   return arranged;
 }
 
-// The gradient by columns, with a row of `table`: the product is a gradient of filters, where the filters are the images and
-// each output is a filter.
-int img_acts_by_columns(const char *op, const GpuRows &table, const ConvShape &s, bool tf32, PyGpuArrayObject *hid_acts,
+// The gradient by columns, with the best row for `shape`.
+int img_acts_by_columns(const char *op, const ConvShape &s, const ProductShape &shape, PyGpuArrayObject *hid_acts,
                         PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context) {
-  const npy_int64 outputs = s.out_rows * s.out_cols * s.n, taps = s.channels * s.filter_rows * s.filter_cols;
-  // hid_acts as (outputs, filters): what arrange_filters makes of 1 x 1 filters.
-  ConvShape transposed = s;
-  transposed.channels = s.filters;
-  transposed.filters = outputs;
-  transposed.filter_rows = transposed.filter_cols = transposed.stride_y = transposed.stride_x = 1;
-  Correlation arrangement = image_correlation(&transposed, 1, 1);
-  arrangement.filter_group = arrangement.filter_stride = s.filters;
-  const OwnedGpuArray arranged(arranged_filters(op, transposed, arrangement, hid_acts, context));
-  const npy_int64 columns_dims[4] = {1, 1, taps, outputs};
-  const OwnedGpuArray columns(arranged.get() == NULL ? NULL : new_workspace(op, columns_dims, context));
+  const npy_int64 outputs = shape.n, taps = shape.m, splits = shape.batches;
+  const npy_int64 columns_dims[4] = {1, splits, taps, outputs};
+  const OwnedGpuArray columns(new_workspace(op, columns_dims, context));
   if (columns.get() == NULL) return -1;
-  WeightActsArgs args;
-  args.images = device_array(filters);
-  args.hid_grads = device_array(arranged.get());
-  args.partials = args.gradient = device_array(columns.get());
-  args.channels = args.taps = (int)taps;
-  args.rows = args.cols = 1;
-  args.filters_per_group = args.filter_count = (int)outputs;
-  args.length = (int)s.filters;
-  args.split_length = (int)((s.filters + 15) / 16 * 16);
-  args.stride_y = args.stride_x = 1;
-  args.pad_y = args.pad_x = 0;
-  args.by_n = make_divisor(s.filters);
-  args.by_out_cols = args.by_window = args.by_filter_cols = make_divisor(1);
-  const ProductShape shape = columns_product(s, vector_width(s.filters, filters, arranged.get()), tf32);
+  TapColumnsArgs args;
+  args.filters = device_array(filters);
+  args.hid_acts = device_array(hid_acts);
+  args.columns = device_array(columns.get());
+  args.taps = (int)taps;
+  args.filter_count = (int)s.filters;
+  args.outputs = (int)outputs;
+  args.split_depth = (int)((shape.depth + 15) / 16 * 16);
+  const GpuRows table = img_acts_columns_rows();
   if (run_choice(table, shape, context, columns.get(), [&](const Choice &choice) {
         const GpuRow &row = table.rows[choice.row];
         const npy_int64 m_tiles = (taps + row.tile_m - 1) / row.tile_m;
         args.by_m_tiles = make_divisor(m_tiles);
-        const size_t grid[3] = {(size_t)(m_tiles * ((outputs + row.tile_n - 1) / row.tile_n)), 1, 1};
-        return weight_acts_launch(choice.row, grid, &args, context);
+        const size_t grid[3] = {(size_t)(m_tiles * ((outputs + row.tile_n - 1) / row.tile_n)), (size_t)splits, 1};
+        return img_acts_columns_launch(choice.row, grid, &args, context);
       }) != 0)
     return -1;
   AddTapsArgs taps_args;
@@ -123,6 +120,8 @@ int img_acts_by_columns(const char *op, const GpuRows &table, const ConvShape &s
   taps_args.out = device_array(out);
   taps_args.filter_rows = (int)s.filter_rows;
   taps_args.filter_cols = (int)s.filter_cols;
+  taps_args.splits = (int)splits;
+  taps_args.split_size = (int)(taps * outputs);
   taps_args.row_size = (int)outputs;
   taps_args.out_rows = (int)s.out_rows;
   taps_args.out_cols = (int)s.out_cols;
@@ -160,37 +159,42 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
 
   const GpuRows table = img_acts_rows();
   const Card card = card_of(params->context);
-  const npy_int64 batch = padded_batch(s.n);
+  const auto product = [&](const Correlation &candidate, npy_int64 workspace) {
+    return correlation_product(candidate, candidate.n % 4 == 0 ? 4 : 1, params->tf32, workspace);
+  };
+  const npy_int64 pixels = hid_dims[0] * hid_dims[1] * hid_dims[2];
+  const Correlation unpadded = image_correlation(&s, 1, 1);
+  const npy_int64 batch = cheapest_batch(table, s.n, card, [&](npy_int64 n) {
+    Correlation candidate = unpadded;
+    candidate.n = n;
+    return product(candidate, n == s.n ? 0 : 4 * pixels * n);
+  });
   ConvShape padded = s;
   padded.n = batch;
-  const auto product = [&](const Correlation &candidate, npy_int64 workspace) {
-    return correlation_product(candidate, batch % 4 == 0 ? 4 : 1, params->tf32, workspace);
-  };
-  const npy_int64 copied = batch == s.n ? 0 : 4 * hid_dims[0] * hid_dims[1] * hid_dims[2] * batch;
+  const npy_int64 copied = batch == s.n ? 0 : 4 * pixels * batch;
   const auto with_arrangement = [&](const Correlation &candidate) {
     return product(candidate, copied + 4 * s.filters * candidate.taps_y * candidate.taps_x * candidate.filter_stride);
   };
-  GpuRows columns_table = weight_acts_rows();
-  columns_table.family = "img_acts_columns";
-  const ProductShape with_columns = columns_product(s, s.filters % 4 == 0 ? 4 : 1, params->tf32);
-  const auto cost = [&](const GpuRows &rows, const ProductShape &shape) {
-    const Choice choice = cheapest_row(rows, shape, card);
-    return row_cost(rows.rows[choice.row], shape, choice.splits, card);
-  };
+  const GpuRows columns_table = img_acts_columns_rows();
+  const int vec_m = vector_width(s.filters, filter_array.get(), NULL);
+  const int vec_n = vector_width(s.out_rows * s.out_cols * s.n, hid_array.get(), NULL);
   // There may be many to choose from, which takes as long as a small batch: the last answer is kept.
   if (memcmp(&s, &last_shape, sizeof s) != 0) {
     last_correlation = cheapest_image_correlation(
-        &padded, [&](const Correlation &candidate) { return cost(table, product(candidate, 0)); });
-    last_by_columns =
-        columns_fit(s) && cost(columns_table, with_columns) < cost(table, with_arrangement(last_correlation));
+        &padded, [&](const Correlation &candidate) { return cheapest_cost(table, product(candidate, 0), card); });
+    const ProductShape columns = cheapest_columns(columns_table, s, vec_m, vec_n, params->tf32, card);
+    last_splits = columns.batches;
+    last_by_columns = columns_fit(s) && cheapest_cost(columns_table, columns, card) <
+                                            cheapest_cost(table, with_arrangement(last_correlation), card);
     last_shape = s;
   }
   Correlation c = last_correlation;
   c.out_n = s.n;
+  const ProductShape with_columns = columns_product(s, last_splits, vec_m, vec_n, params->tf32);
   const auto run_correlation_of_images = [&] {
     PaddedGpuArray padded_hid;
     PadRowsArgs pad_args;
-    if (padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
+    if (padded_hid.fill(op, hid_array.get(), pixels * s.n, s.n, batch, &pad_args,
                         params->context, [&](PadRowsArgs *args, const size_t *grid) {
                           return pad_rows_launch(0, grid, args, params->context);
                         }) != 0)
@@ -218,22 +222,19 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
         });
   };
   const auto run_columns = [&] {
-    return img_acts_by_columns(op, columns_table, s, params->tf32, hid_array.get(), filter_array.get(), *out,
-                               params->context);
+    return img_acts_by_columns(op, s, with_columns, hid_array.get(), filter_array.get(), *out, params->context);
   };
   size_t length;
   const char *forced = forced_row(columns_table.family, &length);
   bool by_columns = forced != NULL;
-  if (by_columns && !columns_possible(s)) {
-    PyErr_Format(PyExc_ValueError,
-                 "CONVNET_OPS_VARIANT: img_acts_columns=%.200s wants 1 group and at most %lld outputs of a filter; there are "
-                 "%lld groups and %lld outputs",
-                 forced, (long long)kColumnOutputs, (long long)s.groups, (long long)(s.out_rows * s.out_cols * s.n));
+  if (by_columns && s.groups != 1) {
+    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: img_acts_columns=%.200s wants 1 group; there are %lld", forced,
+                 (long long)s.groups);
     return -1;
   }
   if (!by_columns && forced_row(table.family, &length) == NULL) {
     by_columns = last_by_columns;
-    if (tuning_file() != NULL && columns_fit(s)) {
+    if (tuning_file() != NULL && columns_fit(s) && cheapest_row(columns_table, with_columns, card).row >= 0) {
       const std::string key = "ways_" + tuning_key(table, with_arrangement(c), card) + ":" +
                               tuning_key(columns_table, with_columns, card);
       const Way correlation_way = {"correlation", 1}, columns_way = {"columns", 1};
@@ -250,7 +251,6 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
       by_columns = way.name == columns_way.name;
     }
   }
-  const Correlation unpadded = image_correlation(&s, 1, 1);
   return run_correlation_plan(
       by_columns ? columns_table : table, by_columns ? with_columns : product(c, copied), unpadded, *out, params->context,
       [&](const TilePlan &plan) {

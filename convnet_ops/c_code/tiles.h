@@ -103,13 +103,13 @@ static inline ProductShape tile_gradient_product(const TilePlan &plan, const Gpu
   const long long least = (depth + 8191) / 8192;
   const long long fitting = (long long)(tile_bytes() / (4. * plan.elements * p.channels * p.groups * p.m * tile_chunks(plan)));
   const long long batches = (is_fft(tile) ? plan.elements / 2 : plan.elements) * p.groups;
-  const ProductShape shape = {p.channels, p.m, batches, 4, 4, 0, 1, 0, 0, depth, least, fitting < least ? least : fitting,
+  const ProductShape shape = {p.channels, p.m, batches, is_fft(tile) ? 4 : 1, 4, 0, 1, 0, 0, depth, least, fitting < least ? least : fitting,
                               p.tf32 && tile_allows_tf32(tile), 0, is_fft(tile) || !tile_allows_tf32(tile), is_fft(tile)};
   return shape;
 }
 
 // The estimated microseconds of a plan with the best row for its products, or -1 if none will do: as row_cost, on an H200,
-// whose transforms of images write 2.3 TB/s and those of products read 3.2 TB/s.
+// but for the transforms' rates, which are a tile's weight in 0.1 TB/s: those of an H100, read and written.
 static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const TileTables &tables, bool gradient,
                                const Card &card) {
   const GpuRow &tile = tables.tiles.rows[plan.row];
@@ -127,8 +127,8 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   // Products of Fourier transforms are short: most wait for memory.
   const double moved_us = (before + after + filters) / chunks / 2.6e6;
   if (is_fft(tile) && products_us < moved_us) products_us = moved_us;
-  return chunks * (6 + products_us) + before / 2.3e6 + after / (gradient || is_fft(tile) ? 2.3e6 : 3.2e6) +
-         filters / 2.5e6 + 4;
+  const double arrays = 4. * p.groups * (p.channels + p.m) * p.out_rows * p.out_cols * p.n;
+  return chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 4;
 }
 
 // The cheapest plan that takes less than `limit` microseconds, or any if that is negative; row -1 if there is none. only is

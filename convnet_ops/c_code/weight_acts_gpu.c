@@ -144,15 +144,20 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
 
   // In the terms of cuda/weight_acts.cu, whose loads all go along q. The error of a sum grows with the root of its
   // length: no split is longer than 8192, where that is allowed.
-  const npy_int64 batch = padded_batch(s.n);
   const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols;
-  const npy_int64 length = s.out_rows * s.out_cols * batch;
   const npy_int64 limit = std::min<npy_int64>(partials_limit(&s, params->partial_sum_or_0, sizeof(float)), 65535);
-  const npy_int64 accurate = std::min(limit, (length + 8191) / 8192);
   const GpuRows table = weight_acts_rows();
   const npy_int64 pixels = images_dims[0] * images_dims[1] * images_dims[2] + hid_dims[0] * hid_dims[1] * hid_dims[2];
-  ProductShape shape = {taps, s.filters, s.groups, 4, batch % 4 == 0 ? 4 : 1, 0, 1, 0, 0, length, accurate, limit,
-                        params->tf32 != 0, batch == s.n ? 0 : 4 * pixels * batch, false};
+  const auto product = [&](npy_int64 n) {
+    const npy_int64 sum = s.out_rows * s.out_cols * n;
+    const ProductShape result = {taps, s.filters, s.groups, 1, n % 4 == 0 ? 4 : 1, 0, 1, 0, 0, sum,
+                                 std::min(limit, (sum + 8191) / 8192), limit, params->tf32 != 0,
+                                 n == s.n ? 0 : 4 * pixels * n, false};
+    return result;
+  };
+  const npy_int64 batch = cheapest_batch(table, s.n, card_of(params->context), product);
+  const npy_int64 length = s.out_rows * s.out_cols * batch;
+  ProductShape shape = product(batch);
   const npy_int64 gradient_dims[4] = {s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
   if (prepare_output(op, "output", gradient, 4, gradient_dims, params->context) != 0) return -1;
 
