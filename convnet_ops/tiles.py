@@ -50,8 +50,18 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
 def _products_family(name, struct, product):
     """The complex products of FFT_TILES, with `product` of cuda/product.cuh."""
     # warp_m, warp_n, warps_m, warps_n, stages, blocks_per_sm, weight; of three parts, then of one
-    three_parts = [(32, 32, 2, 2, 3, 2, 20), (32, 32, 1, 4, 2, 2, 18), (16, 32, 1, 4, 2, 2, 14)]
-    one_part = [(32, 32, 2, 2, 3, 2, 40), (32, 32, 1, 4, 2, 2, 36), (16, 32, 1, 4, 2, 3, 22)]
+    three_parts = [
+        (32, 32, 2, 2, 3, 2, 20),
+        (32, 32, 4, 1, 2, 2, 19),
+        (32, 32, 1, 4, 2, 2, 18),
+        (16, 32, 1, 4, 2, 2, 14),
+    ]
+    one_part = [
+        (32, 32, 2, 2, 3, 2, 40),
+        (32, 32, 4, 1, 2, 2, 37),
+        (32, 32, 1, 4, 2, 2, 36),
+        (16, 32, 1, 4, 2, 3, 22),
+    ]
     rows = []
     for kind, parts, tiles in (("3xtf32", 3, three_parts), ("tf32", 1, one_part)):
         for warp_m, warp_n, warps_m, warps_n, stages, blocks, weight in tiles:

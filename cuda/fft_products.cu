@@ -27,11 +27,11 @@ struct FftProductsArgs {
 };
 
 // The tiles that a block multiplies, and the copies of their operands to shared memory: load(tile, step, stage) copies those of
-// one of a tile's `steps`; begin(tile) says that the loads of another tile begin. is_idle(tile) says that a warp has no sums in
-// a tile; else multiply(stage) multiplies a step's, and finish(tile) stores the sums and clears them.
-template <int kStages, typename Begin, typename Load, typename IsIdle, typename Multiply, typename Finish>
-__device__ __forceinline__ void multiply_tiles(int tiles, int steps, Begin begin, Load load, IsIdle is_idle,
-                                               Multiply multiply, Finish finish) {
+// one of a tile's `steps`; begin(tile) says that the loads of another tile begin. multiply(stage) multiplies a step's, and
+// finish(tile) stores the sums and clears them.
+template <int kStages, typename Begin, typename Load, typename Multiply, typename Finish>
+__device__ __forceinline__ void multiply_tiles(int tiles, int steps, Begin begin, Load load, Multiply multiply,
+                                               Finish finish) {
   int next_tile = blockIdx.x, next_step = 0;
   const auto load_next = [&](int stage) {
     if (next_tile < tiles) {
@@ -48,16 +48,15 @@ __device__ __forceinline__ void multiply_tiles(int tiles, int steps, Begin begin
   for (int stage = 0; stage < kStages - 1; ++stage) load_next(stage);
   int stage = 0;
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const bool idle = is_idle(tile);
     for (int step = 0; step < steps; ++step) {
       wait_for_copies<kStages - 2>();
       // Also keeps a fast warp from overwriting the stage that a slow one still multiplies.
       __syncthreads();
       load_next(stage == 0 ? kStages - 1 : stage - 1);
-      if (!idle) multiply(stage);
+      multiply(stage);
       stage = stage == kStages - 1 ? 0 : stage + 1;
     }
-    if (!idle) finish(tile);
+    finish(tile);
   }
 }
 
@@ -123,10 +122,6 @@ __device__ __forceinline__ void fft_products(const FftProductsArgs &a) {
   clear();
   multiply_tiles<kStages>(
       a.tiles, (a.channels + kDepth - 1) / kDepth, begin, load,
-      [&](int tile) {
-        const Place place = place_of(tile);
-        return place.m + product.warp_m >= a.m || place.column + product.warp_n >= a.columns;
-      },
       [&](int stage) { product.multiply_complex(filter_tile[stage], image_tile[stage], sum); },
       [&](int tile) {
         const Place place = place_of(tile);
@@ -230,10 +225,6 @@ __device__ __forceinline__ void fft_gradient_products(const FftGradientProductsA
   const bool whole = a.filters % 4 == 0;
   multiply_tiles<kStages>(
       a.tiles, (a.split_length + kDepth - 1) / kDepth, begin, load,
-      [&](int tile) {
-        const Place place = place_of(tile);
-        return place.m + product.warp_m >= a.channels || place.n + product.warp_n >= a.filters;
-      },
       [&](int stage) { product.multiply_complex(image_tile[stage], gradient_tile[stage], sum); },
       [&](int tile) {
         const Place place = place_of(tile);

@@ -68,9 +68,13 @@ def cpu():
     return Processor("cpu")
 
 
-def gpu(op, all_rows):
+def gpu(op, all_rows, number=0):
     """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
-    precision, all tiles, and for ImageActs its way by columns."""
+    precision, Winograd's tiles, one size of Fourier transforms with one row of its products, and, for ImageActs, one
+    tile by columns.
+
+    Which ones of these a `number` decides: they are the same code but for a size.
+    """
     families = GPU_TWINS[type(op)].kernel_families
     names = ["", "%s=plain" % families[0].name]
     if all_rows:
@@ -78,17 +82,28 @@ def gpu(op, all_rows):
         rows = [row for row in families[0].rows if row.name != "plain" and bool(row.tf32) == tf32]
         names += ["%s=%s" % (families[0].name, row.name) for row in rows]
         tiles = [row for family in families if family.name == "tile_patches" for row in family.rows]
-        names += ["tiles=%s" % row.name for row in tiles]
-        if families[0].name == "img_acts":
-            products = [row for family in families if family.name == "img_acts_columns" for row in family.rows]
-            names += ["img_acts_columns=%s" % row.name for row in products if bool(row.tf32) == tf32]
+        sizes = [row for row in tiles if row.window == 0]
+        products = [family for family in families if family.name in ("fft_products", "fft_gradient_products")]
+        names += ["tiles=%s" % row.name for row in tiles if row.window != 0]
+        for family in products:
+            size = sizes[(number + tf32) % len(sizes)]
+            rows = [row for row in family.rows if bool(row.tf32) == tf32]
+            row = rows[number // len(sizes) % len(rows)]
+            names.append("tiles=%s,%s=%s" % (size.name, family.name, row.name))
+        products = [row for family in families if family.name == "img_acts_columns" for row in family.rows]
+        shapes = sorted({(row.tile_m, row.tile_n) for row in products})
+        names += [
+            "img_acts_columns=%s" % row.name
+            for row in products
+            if bool(row.tf32) == tf32 and (row.tile_m, row.tile_n) == shapes[number % len(shapes)]
+        ]
     return [Processor("gpu", name) for name in names]
 
 
 def row_of(op, processor):
     """The row that a processor forces, or None."""
     families = GPU_TWINS[type(op)].kernel_families
-    wanted, _, name = processor.variant.partition("=")
+    wanted, _, name = processor.variant.split(",")[0].partition("=")
     wanted = {"tiles": "tile_patches"}.get(wanted, wanted)
     return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
 

@@ -132,7 +132,8 @@ def check_rows_of_tiles(op_class):
 def check_gpu(op_class, problem):
     gpu_or_skip()
     case = ConvCase(problem, "float32")
-    for processor in gpu(op_class(**case.options), all_rows=problem.tier == "quick"):
-        case.check(op_class, processor)
-    for processor in gpu(op_class(precision="tf32", **case.options), all_rows=problem.tier == "quick"):
-        case.check(op_class, processor, "tf32")
+    number = problems.CONV_PROBLEMS.index(problem)
+    for precision in ("float32", "tf32"):
+        op = op_class(precision=precision, **case.options)
+        for processor in gpu(op, problem.tier == "quick", number):
+            case.check(op_class, processor, precision)

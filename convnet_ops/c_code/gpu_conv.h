@@ -297,8 +297,8 @@ static int run_plan(const TileTables &tables, const TileProblem &problem, bool g
     const TilePlan plan = cheapest(-1, row);
     if (plan.row >= 0) return run(plan);
     PyErr_Format(PyExc_ValueError,
-                 "CONVNET_OPS_VARIANT: tiles of %s want filters of up to %s, by phases of the stride, workspace arrays of under "
-                 "2**31 elements and, but for winograd_2x2_3x3, compute capability 8.0; winograd_4x4_3x3 wants filters that fill "
+                 "CONVNET_OPS_VARIANT: tiles of %s want filters of up to %s, by phases of the stride, a workspace of under 2 GB "
+                 "and, but for winograd_2x2_3x3, compute capability 8.0; winograd_4x4_3x3 wants filters that fill "
                  "half of 3 x 3",
                  tiles.rows[row].name, is_fft(tiles.rows[row]) ? "the tile's size" : "3 x 3");
     return -1;

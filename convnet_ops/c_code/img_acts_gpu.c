@@ -38,6 +38,7 @@ static ProductShape cheapest_columns(const GpuRows &rows, const ConvShape &s, in
 
 // What was chosen for the last shape: the correlation, with the batch padded, the columns' splits, and whether these are faster.
 ConvShape last_shape = {};
+npy_int64 last_batch;
 Correlation last_correlation;
 npy_int64 last_splits;
 bool last_by_columns;
@@ -179,7 +180,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   const int vec_m = vector_width(s.filters, filter_array.get(), NULL);
   const int vec_n = vector_width(s.out_rows * s.out_cols * s.n, hid_array.get(), NULL);
   // There may be many to choose from, which takes as long as a small batch: the last answer is kept.
-  if (memcmp(&s, &last_shape, sizeof s) != 0) {
+  if (batch != last_batch || memcmp(&s, &last_shape, sizeof s) != 0) {
     last_correlation = cheapest_image_correlation(
         &padded, [&](const Correlation &candidate) { return cheapest_cost(table, product(candidate, 0), card); });
     const ProductShape columns = cheapest_columns(columns_table, s, vec_m, vec_n, params->tf32, card);
@@ -187,6 +188,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     last_by_columns = columns_fit(s) && cheapest_cost(columns_table, columns, card) <
                                             cheapest_cost(table, with_arrangement(last_correlation), card);
     last_shape = s;
+    last_batch = batch;
   }
   Correlation c = last_correlation;
   c.out_n = s.n;

@@ -73,9 +73,9 @@ static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProbl
   const long long chunks = (plan.tile_rows + most - 1) / most;
   plan.chunk_rows = (plan.tile_rows + chunks - 1) / chunks;
   const double filters = (double)plan.elements * p.groups * (p.m + 3) * p.channels;
-  const double limit = 2147483648.;
-  const bool large = filters >= limit || before * plan.chunk_rows >= limit || after * plan.chunk_rows >= limit ||
-                     plan.elements * p.groups > 65535;  // the grid's limit
+  // No more than 2 GB, which keeps arrays under 2^31 elements too, and no more products than the grid has places for.
+  const double workspace = 4 * (filters + (before + after) * plan.chunk_rows);
+  const bool large = workspace > 2147483648. || plan.elements * p.groups > 65535;
   if (large) plan.row = -1;
   return plan;
 }

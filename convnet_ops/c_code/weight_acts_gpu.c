@@ -46,7 +46,7 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
   ProductShape shape = tile_gradient_product(plan, tile_patches_rows().rows[plan.row], problem);
   if (prints_config()) {
     const npy_int64 splits = tile_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
-    print_plan(tile_patches_rows(), plan, table.family,
+    print_plan(tile_patches_rows(), plan, "weight_acts",
                array_bytes(patches_dims) + array_bytes(gradients_dims) + 4 * splits * problem.channels * plan.elements * filters);
   }
   return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
