@@ -1,7 +1,8 @@
 """Times every row of the kernel tables on the layers of the benchmark: what the weights of the rows are set by.
 
-    python -m benchmarks.rows RESULT.json [--layers lenet1 alex2 ...] [--batches 1 16 ...] [--repeats 5]
+    python -m benchmarks.rows RESULT.json [--layers lenet1 alex2 ...] [--batches 1 16 ...] [--repeats 5] [--tiles]
 
+With --tiles it times Winograd's tiles and those of Fourier transforms in their place, "none" being the direct kernels.
 Prints, for every layer, precision and direction, the rows from the fastest on, and what the host code chose.
 """
 
@@ -15,9 +16,8 @@ from benchmarks.timing import elapsed_cuda, interleave, repeat
 from tests import problems
 
 
-def time_row(benchmark, key, row, repeats):
+def time_row(benchmark, key, family, row, repeats):
     """(milliseconds, row/splits) of one row, or None if it does not support the layer; '' is the host code's choice."""
-    family = conv.FAMILIES[key[3]]
     if row:
         os.environ["CONVNET_OPS_VARIANT"] = "%s=%s" % (family, row)
     try:
@@ -37,6 +37,7 @@ def main(arguments):
     parser.add_argument("--layers", nargs="+", default=[layer.name for layer in problems.LAYERS])
     parser.add_argument("--batches", nargs="+", type=int, help="instead of each layer's own")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tiles", action="store_true", help="time tiles, not rows")
     options = parser.parse_args(arguments)
     os.environ["THEANO_FLAGS"] = ",".join(filter(None, [conv.FLAGS, os.environ.get("THEANO_FLAGS")]))
     import convnet_ops  # noqa: F401  (prepares Theano, which opens the GPU)
@@ -46,19 +47,24 @@ def main(arguments):
 
 
 def run(options):
+    from convnet_ops import tiles
+
     rows = []
     for name in options.layers:
         for batch in options.batches or [conv.LAYERS[name].batch]:
             benchmark = conv.LayerBenchmark(conv.LAYERS[name]._replace(batch=batch), theanos=False, bc01=False)
             for key in benchmark.functions:
-                names = [row.name for row in conv.wanted_op(key[0], key[3]).kernel_families[0].rows]
-                # Loads of single floats are for batches that nothing else takes.
-                names = [row for row in names if row != "plain" and (batch < 4 or not row.endswith("_n1"))]
-                if key[1] == "tf32":
-                    names = [row for row in names if row.startswith("tf32")]
-                timed = {row: time_row(benchmark, key, row, options.repeats) for row in names}
+                family = "tiles" if options.tiles else conv.FAMILIES[key[3]]
+                names = ["none"] + [row.name for row in tiles.PATCHES.rows]
+                if not options.tiles:
+                    names = [row.name for row in conv.wanted_op(key[0], key[3]).kernel_families[0].rows]
+                    # Loads of single floats are for batches that nothing else takes.
+                    names = [row for row in names if row != "plain" and (batch < 4 or not row.endswith("_n1"))]
+                    if key[1] == "tf32":
+                        names = [row for row in names if row.startswith("tf32")]
+                timed = {row: time_row(benchmark, key, family, row, options.repeats) for row in names}
                 timed = {row: found for row, found in timed.items() if found is not None}
-                ms, chosen = time_row(benchmark, key, "", options.repeats)
+                ms, chosen = time_row(benchmark, key, family, "", options.repeats)
                 ranking = sorted(timed.values())
                 print(
                     "%-10s %4d %-8s %-8s %6.1f TFLOP/s, chosen %s %.3f ms (%.2f of the best): %s"

@@ -1,7 +1,7 @@
 """FilterActs: the convolution of cuda-convnet.
 
 Its gradients are ImageActs (img_acts.py) and WeightActs (weight_acts.py). CPU code: c_code/filter_acts.c, GPU host
-code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh with cuda/product.cuh, cuda/winograd.cu and, the plain one,
+code: c_code/filter_acts_gpu.c, kernels: cuda/correlate.cuh with cuda/product.cuh, those of tiles.py and, the plain one,
 cuda/filter_acts.cu.
 """
 
@@ -155,7 +155,7 @@ def _correlate_row(phases, kind, capability, vec_n, product, stages, blocks_per_
 
 
 def correlation_families():
-    """The direct kernels of FilterActs, which are those of Winograd's products too, and what comes before these."""
+    """The direct kernels of FilterActs, which are those of Winograd's products too, and what tiles need before theirs."""
     return (
         KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
         tiles.PATCHES,

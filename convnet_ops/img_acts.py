@@ -45,7 +45,7 @@ class ImageActs(BaseActs):
         without elements or, on the GPU, with 2**31 or more.
     MemoryError
         No room for the output or the workspace, which holds the filters rearranged: about their size, and several times
-        that where channels are few; for Winograd's tiles more; by columns, in small batches, up to 64 MB.
+        that where channels are few; for tiles more; by columns, in small batches, up to 64 MB.
     """
 
     c_file = "img_acts.c"

@@ -1,7 +1,7 @@
 """WeightActs: the gradient of FilterActs' filters.
 
 CPU code: c_code/weight_acts.c, GPU host code: c_code/weight_acts_gpu.c, kernels: cuda/weight_acts.cu and
-cuda/winograd.cu.
+those of tiles.py.
 """
 
 from convnet_ops import tiles
@@ -33,7 +33,7 @@ class WeightActs(BaseActs):
         Two ints, two scalars or a vector: the taps of the filters.
     returns : list of (C / groups, R, S, F) and (partials, C / groups, R, S, F)
         The gradient, and the partial sums that were added, in their order, to make it. No gradient flows through the
-        partial sums. By Winograd's tiles, on the GPU, there is one: the gradient itself.
+        partial sums. By tiles, on the GPU, there is one: the gradient itself.
 
     On the GPU: float32 only (float64 stays on the CPU), and under 2**31 elements in any array.
 

@@ -1,5 +1,5 @@
-// FusedFilterActs: the kernels of FilterActs (correlate.cuh, filter_acts.cu, partials.cu and winograd.cu), which hand their sums to these
-// functions before they store them. A bias and an activation then cost no pass over memory.
+// FusedFilterActs: the kernels of FilterActs (correlate.cuh, filter_acts.cu, partials.cu, winograd.cu and fft.cu), which hand their
+// sums to these functions before they store them. A bias and an activation then cost no pass over memory.
 //
 // The activation is applied to all sums of a thread at once: one branch for each activation, not one for each sum.
 
