@@ -155,7 +155,7 @@ def _correlate_row(phases, kind, capability, vec_n, product, stages, blocks_per_
 
 
 def correlation_families():
-    """The direct kernels of FilterActs, which are those of Winograd's products too, and what tiles need before theirs."""
+    """The direct kernels of FilterActs, which Winograd's products have too, and what tiles need before theirs."""
     return (
         KernelFamily("filter_acts", ["product.cuh", "correlate.cuh"], "CorrelateArgs", correlate_rows(phases=False)),
         tiles.PATCHES,

@@ -1,5 +1,5 @@
-// Convolutions by Fourier transforms of kSize x kSize pixels, for even kSize of factors 2, 3 and 5: a tile of (kSize - R + 1) x (kSize - S + 1) outputs
-// under R x S taps.
+// Convolutions by Fourier transforms of kSize x kSize pixels, for even kSize of factors 2, 3 and 5: a tile has
+// (kSize - R + 1) x (kSize - S + 1) outputs under R x S taps.
 //
 // The spectrum of a correlation is that of the images times the conjugate one of the filters: a matrix product, of filters with
 // channels, for each frequency (fft_products.cu). Of a real tile's spectrum half is redundant: (kSize / 2 - 1) columns of kSize

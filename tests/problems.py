@@ -109,8 +109,8 @@ CONV_PROBLEMS = [
         groups=2,
         tier="networks",
     ),
-    _conv("alex3", (192, 13, 13, 16), (192, 3, 3, 384), "AlexNet", pad=1, tier="networks"),
-    _conv("cb4", (128, 16, 16, 8), (128, 7, 7, 128), "a large filter on a small image", tier="networks"),
+    _conv("alex3", (96, 13, 13, 16), (96, 3, 3, 192), "AlexNet, half its channels", pad=1, tier="networks"),
+    _conv("cb4", (64, 16, 16, 8), (64, 7, 7, 64), "a large filter on a small image", tier="networks"),
 ]
 
 POOL_PROBLEMS = [

@@ -6,8 +6,8 @@
 // A correlation of images with filters as they are: pads the batch to n, and runs the best row of `table` with *args.
 template <typename Args, typename Launch, typename Sum>
 int direct_correlation(const char *op, const GpuRows &table, Correlation c, npy_int64 n, bool tf32,
-                       PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context, Args *args,
-                       Launch launch, Sum sum) {
+                       PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
+                       PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {
   c.n = n;
   PaddedGpuArray padded_images, padded_filters;
   PadRowsArgs pad_args;
@@ -22,13 +22,13 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, npy_
   return run_correlation(op, table, c, shape, out, context, args, launch, sum);
 }
 
-// A correlation by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and
-// c.n is the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the rest of the kernels are
-// tile_patches, tile_filters and, for the products, filter_acts or fft_products.
+// A correlation by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and c.n is the images'
+// own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the other kernels
+// are tile_patches, tile_filters and, for the products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
 int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
-                         PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
-                         PyGpuContextObject *context, OutputsArgs *outputs, Launch launch_outputs) {
+                     PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
+                     PyGpuContextObject *context, OutputsArgs *outputs, Launch launch_outputs) {
   const TileProblem problem = tile_problem(c, tf32);
   const npy_int64 filter_group = (c.m + 3) / 4 * 4;
   const npy_int64 patches_dims[4] = {plan.elements * c.groups * problem.channels, plan.chunk_rows, plan.tile_cols, plan.n};

@@ -103,8 +103,10 @@ static inline ProductShape tile_gradient_product(const TilePlan &plan, const Gpu
   const long long least = (depth + 8191) / 8192;
   const long long fitting = (long long)(tile_bytes() / (4. * plan.elements * p.channels * p.groups * p.m * tile_chunks(plan)));
   const long long batches = (is_fft(tile) ? plan.elements / 2 : plan.elements) * p.groups;
-  const ProductShape shape = {p.channels, p.m, batches, is_fft(tile) ? 4 : 1, 4, 0, 1, 0, 0, depth, least, fitting < least ? least : fitting,
-                              p.tf32 && tile_allows_tf32(tile), 0, is_fft(tile) || !tile_allows_tf32(tile), is_fft(tile)};
+  const ProductShape shape = {p.channels, p.m, batches, is_fft(tile) ? 4 : 1, 4, 0, 1, 0, 0, depth, least,
+                              fitting < least ? least : fitting,
+                              p.tf32 && tile_allows_tf32(tile), 0, is_fft(tile) || !tile_allows_tf32(tile),
+                              is_fft(tile)};
   return shape;
 }
 
@@ -121,8 +123,8 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   const double bytes = 4. * plan.elements * p.groups * plan.n;
   const double before = bytes * p.channels * plan.tile_rows * plan.tile_cols;
   const double after = bytes * p.m * plan.tile_rows * plan.tile_cols;
-  const double filters = 4. * plan.elements * p.groups * p.m * p.channels *
-                         (gradient ? chunks * choice.splits : 1);
+  const double filters = 4. * plan.elements * p.groups * p.m * p.channels * (gradient ? chunks * choice.splits : 1);
+  if (filters > 2147483648.) return -1;  // as in plan_tiles
   double products_us = row_cost(products.rows[choice.row], shape, choice.splits, card);
   // Products of Fourier transforms are short: most wait for memory.
   const double moved_us = (before + after + filters) / chunks / 2.6e6;

@@ -47,7 +47,8 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
   if (prints_config()) {
     const npy_int64 splits = tile_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
     print_plan(tile_patches_rows(), plan, "weight_acts",
-               array_bytes(patches_dims) + array_bytes(gradients_dims) + 4 * splits * problem.channels * plan.elements * filters);
+               array_bytes(patches_dims) + array_bytes(gradients_dims) +
+                   4 * splits * problem.channels * plan.elements * filters);
   }
   return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
     const npy_int64 sums_dims[4] = {tile_chunks(plan) * choice.splits, problem.channels, plan.elements, filters};
@@ -66,7 +67,8 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       elementwise_grid(patches_args.size, at_once, grid);
       if (tile_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
-      const npy_int64 columns = rows * plan.tile_cols * plan.n, sums_offset = 4 * splits * problem.channels * plan.elements * filters;
+      const npy_int64 columns = rows * plan.tile_cols * plan.n;
+      const npy_int64 sums_offset = 4 * splits * problem.channels * plan.elements * filters;
       if (fft) {
         FftGradientProductsArgs args;
         args.images = device_array(patches.get());
