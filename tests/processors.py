@@ -87,7 +87,7 @@ def gpu(op, all_rows, number=0):
         products = [family for family in families if family.name in ("fft_products", "fft_gradient_products")]
         names += ["tiles=%s" % row.name for row in tiles if row.window != 0]
         for family in products if number % 2 == tf32 else []:
-            size = sizes[(0, 1, 2, 0, 1, 3, 4)[number // 2 % 7]]
+            size = sizes[(0, 1, 0, 1, 2, 0, 1, 3, 0, 1, 2, 0, 1, 4)[number // 2 % 14]]
             rows = [row for row in family.rows if bool(row.tf32) == tf32]
             row = rows[number // 2 % len(rows)]
             names.append("tiles=%s,%s=%s" % (size.name, family.name, row.name))

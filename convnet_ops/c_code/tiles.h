@@ -39,6 +39,15 @@ static inline bool is_fft(const GpuRow &tile) { return tile.window == 0; }
 // and 2e-3 with 6 x 6). For the same reason those want the three products of product.cuh for float32's accuracy.
 static inline bool tile_allows_tf32(const GpuRow &tile) { return is_fft(tile) || tile.stride + tile.window - 1 <= 4; }
 
+// Whether taps fill less than half of a tile of Winograd's, which leaves small sums of large terms.
+static inline bool is_thin(const GpuRow &tile, const TileProblem &p) {
+  return !is_fft(tile) && 2 * p.taps_y * p.taps_x < tile.window * tile.window;
+}
+
+static inline bool rounds_to_tf32(const GpuRow &tile, const TileProblem &p) {
+  return p.tf32 && tile_allows_tf32(tile) && !is_thin(tile, p);
+}
+
 // The plan for a tile, row -1 if it cannot be used.
 static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProblem &p) {
   const GpuRow &tile = tiles.rows[row];
@@ -54,9 +63,7 @@ static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProbl
     const long long size = tile.stride + tile.window - 1;
     plan.elements = size * size;
     plan.step_y = plan.step_x = tile.stride;
-    // Taps that fill less than half of a large tile's leave small sums of large terms.
-    const bool thin = size > 4 && 2 * p.taps_y * p.taps_x < tile.window * tile.window;
-    possible = p.taps_y <= tile.window && p.taps_x <= tile.window && !thin;
+    possible = p.taps_y <= tile.window && p.taps_x <= tile.window && (size <= 4 || !is_thin(tile, p));
   }
   if (!possible) {
     plan.row = -1;
@@ -92,7 +99,7 @@ static inline ProductShape tile_product(const TilePlan &plan, const GpuRow &tile
     return shape;
   }
   const ProductShape shape = {p.m, plan.chunk_rows * plan.tile_cols * plan.n, plan.elements * p.groups, 4, 4, plan.n, 1,
-                              0, 0, p.channels, 1, 1, p.tf32 && tile_allows_tf32(tile), 0,
+                              0, 0, p.channels, 1, 1, rounds_to_tf32(tile, p), 0,
                               !tile_allows_tf32(tile), false};
   return shape;
 }
@@ -105,8 +112,7 @@ static inline ProductShape tile_gradient_product(const TilePlan &plan, const Gpu
   const long long batches = (is_fft(tile) ? plan.elements / 2 : plan.elements) * p.groups;
   const ProductShape shape = {p.channels, p.m, batches, is_fft(tile) ? 4 : 1, 4, 0, 1, 0, 0, depth, least,
                               fitting < least ? least : fitting,
-                              p.tf32 && tile_allows_tf32(tile), 0, is_fft(tile) || !tile_allows_tf32(tile),
-                              is_fft(tile)};
+                              rounds_to_tf32(tile, p), 0, is_fft(tile) || !tile_allows_tf32(tile), is_fft(tile)};
   return shape;
 }
 
