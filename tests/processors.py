@@ -70,10 +70,10 @@ def cpu():
 
 def gpu(op, all_rows, number=0):
     """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
-    precision, Winograd's tiles, in one precision one size of Fourier transforms with one row of its products, and, for
-    ImageActs, one tile by columns.
+    precision, Winograd's tiles, for every fourth `number` one size of Fourier transforms with one row of its products,
+    and, for ImageActs, one tile by columns.
 
-    Which ones of these a `number` decides: they are the same code but for a size. The small transforms come more often,
+    Which ones of these the number decides: they are the same code but for a size. The small transforms come more often,
     since an emulated device takes seconds for a large one.
     """
     families = GPU_TWINS[type(op)].kernel_families
@@ -86,10 +86,10 @@ def gpu(op, all_rows, number=0):
         sizes = [row for row in tiles if row.window == 0]
         products = [family for family in families if family.name in ("fft_products", "fft_gradient_products")]
         names += ["tiles=%s" % row.name for row in tiles if row.window != 0]
-        for family in products if number % 2 == tf32 else []:
-            size = sizes[(0, 1, 0, 1, 2, 0, 1, 3, 0, 1, 2, 0, 1, 4)[number // 2 % 14]]
+        for family in products if number % 4 == 2 * tf32 else []:
+            size = sizes[(0, 1, 2, 0, 1, 3, 4)[number // 4 % 7]]
             rows = [row for row in family.rows if bool(row.tf32) == tf32]
-            row = rows[number // 2 % len(rows)]
+            row = rows[number // 4 % len(rows)]
             names.append("tiles=%s,%s=%s" % (size.name, family.name, row.name))
         products = [row for family in families if family.name == "img_acts_columns" for row in family.rows]
         shapes = sorted({(row.tile_m, row.tile_n) for row in products})
