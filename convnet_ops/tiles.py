@@ -49,7 +49,8 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
 
 def _products_family(name, struct, product):
     """The complex products of FFT_TILES, with `product` of cuda/product.cuh."""
-    # warp_m, warp_n, warps_m, warps_n, stages, blocks_per_sm, weight; of three parts, then of one
+    # warp_m, warp_n, warps_m, warps_n, stages, blocks_per_sm, weight; of three parts, then of one. A weight counts a
+    # complex product as one; those of 64 x 64 are measured, the others put beside them.
     three_parts = [
         (32, 32, 2, 2, 3, 2, 20),
         (32, 32, 4, 1, 2, 2, 19),

@@ -1,7 +1,8 @@
 """The shapes that tests and benchmarks use, one table: every row says what it is there for.
 
-Tiers: `quick` rows run over every processor and every kernel row; `full` rows over the CPU, the plain kernels and the
-row that the host code chooses; `networks` are the layers of the benchmarks, at batch sizes that NumPy can follow.
+Tiers: `quick` rows run over every processor and every kernel row, but each over one of the tiles that differ in size
+alone (processors.gpu); `full` rows over the CPU, the plain kernels and the row that the host code chooses; `networks`
+are the layers of the benchmarks, with as many images and channels as an emulated device can follow.
 CONVNET_OPS_TIERS=quick, or several with commas between, leaves the others out: for slow checks, as of memory.
 """
 
@@ -99,7 +100,7 @@ CONV_PROBLEMS = [
     _conv("lenet1", (1, 28, 28, 20), (1, 5, 5, 32), "first layer of the seed's LeNet", tier="networks"),
     _conv("lenet2", (32, 12, 12, 20), (32, 5, 5, 64), "its second layer", tier="networks"),
     _conv("alex1", (3, 99, 99, 8), (3, 11, 11, 64), "AlexNet, smaller images", stride=4, pad=2, tier="networks"),
-    _conv("alex2", (32, 13, 13, 16), (32, 5, 5, 96), "AlexNet, smaller images", pad=2, tier="networks"),
+    _conv("alex2", (32, 13, 13, 16), (32, 5, 5, 96), "AlexNet, half its size and channels", pad=2, tier="networks"),
     _conv(
         "alex2, two towers",
         (48, 13, 13, 8),
@@ -110,7 +111,7 @@ CONV_PROBLEMS = [
         tier="networks",
     ),
     _conv("alex3", (96, 13, 13, 16), (96, 3, 3, 192), "AlexNet, half its channels", pad=1, tier="networks"),
-    _conv("cb4", (64, 16, 16, 8), (64, 7, 7, 64), "a large filter on a small image", tier="networks"),
+    _conv("cb4", (64, 16, 16, 8), (64, 7, 7, 64), "a large filter, a small image, fewer channels", tier="networks"),
 ]
 
 POOL_PROBLEMS = [
