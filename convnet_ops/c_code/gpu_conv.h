@@ -47,8 +47,7 @@ static npy_int64 cheapest_batch(const GpuRows &table, npy_int64 n, const Card &c
     const Choice choice = cheapest_row(table, shape, card);
     return row_cost(table.rows[choice.row], shape, choice.splits, card);
   };
-  // Single floats take TF32's rows 1.7 times as long (alex1, forward), for which row_cost has the 1.25 of float32's.
-  return cost(padded) < cost(n) * (product(n).tf32 ? 1.4 : 1) ? padded : n;
+  return cost(padded) < cost(n) ? padded : n;
 }
 
 // An array with `inner` values in each of its last rows as one with `padded`, divisible by 4: the array itself where nothing
