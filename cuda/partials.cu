@@ -1,37 +1,42 @@
-// What the convolutions do before and after their products: rows padded with zeros, and sums of partial results.
+// What the convolutions do before and after their products: rows padded with zeros, or parts of them, and sums of partial results.
 
 struct PadRowsArgs {
-  const float *source;   // (rows, inner)
-  float *out;            // (rows, padded), padded divisible by 4
+  const float *source;   // (rows, pitch), of which the first `inner` are copied
+  float *out;            // (rows, padded)
   int inner;
-  int size;              // of out, in fours
-  Divisor by_padded;     // padded / 4
+  int pitch;
+  int size;              // of out
+  Divisor by_padded;
 };
 
 // A warp copies 128 adjacent values: they are read one by one, adjacent ones by adjacent threads, and stored in fours.
 __device__ __forceinline__ void pad_rows(const PadRowsArgs &a) {
   __shared__ __align__(16) float values[8][128];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int begin = (blockIdx.x * 8 + warp) * 32;
+  const int begin = (blockIdx.x * 8 + warp) * 128, first = begin + 4 * lane;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const int i = begin + 8 * j + lane / 4;
+    const int i = begin + 32 * j + lane;
     int column;
     const int row = a.by_padded.divide(i, column);
-    column = 4 * column + lane % 4;
-    values[warp][32 * j + lane] = i < a.size && column < a.inner ? a.source[row * a.inner + column] : 0.f;
+    values[warp][32 * j + lane] = i < a.size && column < a.inner ? a.source[row * a.pitch + column] : 0.f;
   }
   __syncwarp();
-  if (begin + lane < a.size)
-    store_values<4>(a.out + 4 * (size_t)(begin + lane), load_values<4>(&values[warp][4 * lane]));
+  if (first + 4 <= a.size) {
+    store_values<4>(a.out + first, load_values<4>(&values[warp][4 * lane]));
+    return;
+  }
+  for (int i = first; i < a.size; ++i) a.out[i] = values[warp][i - begin];
 }
 
 struct SumPartialsArgs {
   const float *partials;  // (splits, size)
-  float *out;             // (size)
+  float *out;             // (size / inner, pitch), of which the first `inner` are written
   int splits;
   int ways;               // 1, 2, 4 or 8
   int size;
+  int pitch;
+  Divisor by_inner;
 };
 
 // What is stored of a sum; another struct has another overload.
@@ -52,6 +57,8 @@ __device__ __forceinline__ void sum_partials(const Args &a) {
   __syncthreads();
   if (way == 0 && i < a.size) {
     for (int other = 1; other < a.ways; ++other) sum += sums[other * width + lane];
-    a.out[i] = finish_partial(a, i, sum);
+    int column;
+    const int row = a.by_inner.divide(i, column);
+    a.out[row * a.pitch + column] = finish_partial(a, i, sum);
   }
 }

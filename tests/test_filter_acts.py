@@ -129,6 +129,25 @@ def check_rows_of_tiles(op_class):
             del os.environ["CONVNET_OPS_TILE_BYTES"]
 
 
+def test_images_beside_tiles():
+    for op_class in (FilterActs, ImageActs):
+        yield check_images_beside_tiles, op_class
+
+
+def check_images_beside_tiles(op_class):
+    gpu_or_skip()
+    for name, tile in TILES_OF_SEVERAL_ROWS:
+        problem = next(problem for problem in problems.CONV_PROBLEMS if problem.name == name)
+        # The direct kernels load the last images one by one, or four at once.
+        for batch, by_tiles in ((7, 4), (9, 1)):
+            case = ConvCase(problem._replace(images=problem.images[:3] + (batch,)), "float32")
+            case.check(op_class, Processor("gpu", "tiles=%s,tile_images=%d" % (tile, by_tiles)))
+    # Sums that are split.
+    problem = problem._replace(name="many channels", images=(96, 5, 4, 7), filters=(96, 3, 3, 96), stride=1, pad=0)
+    for by_tiles in (3, 5):
+        ConvCase(problem, "float32").check(op_class, Processor("gpu", "tiles=fft_12x12,tile_images=%d" % by_tiles))
+
+
 def check_gpu(op_class, problem):
     gpu_or_skip()
     case = ConvCase(problem, "float32")

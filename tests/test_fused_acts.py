@@ -76,6 +76,8 @@ def check_gpu_values(problem, activation):
         if problems.tiles_allow(problem, row) and (row.window > 0 or row is size)
     ]
     rows += [Processor("gpu", "tiles=%s" % row.name) for row in possible]
+    # The last image by the direct kernels.
+    rows += [Processor("gpu", "tiles=%s,tile_images=%d" % (row.name, problem.images[3] - 1)) for row in possible[-1:]]
     check_values(problem, activation, gpu(FusedFilterActs(), all_rows=False) + rows, "float32")
 
 

@@ -114,11 +114,14 @@ def test_choice_respects_alignment():
         assert choose(family, 128, 100000, 1000, vec_n=vec_n)[0].endswith("_n%d" % vec_n)
 
 
-PLAN_NAMES = "row chunk_rows step bytes product".split()
+PLAN_NAMES = "row chunk_rows step bytes images product".split()
 
 
-def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None, only=""):
-    """The plan of tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its products."""
+def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None, only="", rest=-1):
+    """The plan of tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its products.
+
+    Images beside tiles take `rest` microseconds, if that is positive; else there are none.
+    """
     op = GpuWeightActs if gradient else GpuFilterActs
     families = {family.name: family for family in op.kernel_families}
     tables = (
@@ -141,7 +144,9 @@ def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32
   int only = -1;
   for (int row = 0; row < tiles.count; ++row)
     if (strcmp(tiles.rows[row].name, argv[12]) == 0) only = row;
-  const TilePlan plan = cheapest_tiles(tables, p, gradient, atof(argv[7]), only, card);
+  const double rest = atof(argv[13]);
+  const auto rest_us = [&](long long) { return rest; };
+  const TilePlan plan = cheapest_plan(tables, p, gradient, atof(argv[7]), only, card, rest_us);
   if (plan.row < 0) return printf("none"), 0;
   const GpuRow &tile = tiles.rows[plan.row];
   const ProductShape shape = gradient ? tile_gradient_product(plan, tile, p) : tile_product(plan, tile, p);
@@ -150,13 +155,13 @@ def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32
   const long long values = (p.channels + p.m) * plan.chunk_rows * plan.tile_cols;
   const long long bytes = 4 * plan.elements * p.groups * plan.n * values;
   const char *product = rows.rows[choice.row].name;
-  printf("%s %lld %lld %lld %s", tile.name, plan.chunk_rows, plan.step_y, bytes, product);"""
-    arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient), only)
+  printf("%s %lld %lld %lld %lld %s", tile.name, plan.chunk_rows, plan.step_y, bytes, plan.images, product);"""
+    arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient), only, rest)
     answer = run_program(["tiles.h"], body, arguments, environment=environment)
     if answer == "none":
         return None
     values = answer.split()
-    return dict(zip(PLAN_NAMES, values[:1] + [int(value) for value in values[1:4]] + values[4:]))
+    return dict(zip(PLAN_NAMES, values[:1] + [int(value) for value in values[1:5]] + values[5:]))
 
 
 def test_tiles_fit_the_images():
@@ -169,6 +174,19 @@ def test_tiles_fit_the_images():
         assert plan(gradient, 1, 192, 384, 16, 13, 3)["row"] == "winograd_4x4_3x3"
         # Not within that time.
         assert plan(gradient, 1, 192, 384, 128, 13, 3, limit=10) is None
+
+
+def test_tiles_leave_few_images():
+    # Whether the last image has blocks of 64 to itself or the direct kernels.
+    assert plan(False, 1, 192, 384, 129, 13, 3)["images"] == 129
+    assert plan(False, 1, 192, 384, 129, 13, 3, rest=10)["images"] == 128
+    assert plan(False, 1, 192, 384, 129, 13, 3, rest=1000)["images"] == 129
+    assert plan(False, 1, 192, 384, 128, 13, 3, rest=1)["images"] == 128
+    assert plan(False, 1, 192, 384, 63, 13, 3, rest=1)["images"] == 63
+    # Not within that time.
+    assert plan(False, 1, 192, 384, 129, 13, 3, rest=10, limit=20) is None
+    forced = plan(False, 1, 192, 384, 129, 13, 3, rest=1000, environment={"CONVNET_OPS_VARIANT": "tile_images=3"})
+    assert forced["images"] == 3
 
 
 def test_tiles_fit_the_filters():

@@ -185,4 +185,10 @@ static inline Choice cheapest_row(const GpuRows &table, const ProductShape &shap
   return answer.choice;
 }
 
+// The estimated microseconds of the best row, or infinity.
+static inline double cheapest_cost(const GpuRows &rows, const ProductShape &shape, const Card &card) {
+  const Choice choice = cheapest_row(rows, shape, card);
+  return choice.row < 0 ? HUGE_VAL : row_cost(rows.rows[choice.row], shape, choice.splits, card);
+}
+
 #endif

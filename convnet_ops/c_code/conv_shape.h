@@ -227,7 +227,8 @@ struct Correlation {
   npy_int64 m, filter_stride, filter_group, taps_y, taps_x;
   npy_int64 stride_y, stride_x, pad_y, pad_x;
   npy_int64 grid_rows, grid_cols;
-  npy_int64 out_rows, out_cols, out_n;
+  // The outputs' images are out_n, of which those from out_first on are computed, at most n.
+  npy_int64 out_rows, out_cols, out_n, out_first;
   npy_int64 phases_y, phases_x, base_y, base_x;
 };
 
@@ -258,6 +259,7 @@ static inline Correlation forward_correlation(const ConvShape *s) {
   c.rows = s->rows;
   c.cols = s->cols;
   c.n = c.out_n = s->n;
+  c.out_first = 0;
   c.m = c.filter_group = s->filters;
   c.filter_stride = s->groups * s->filters;
   c.taps_y = s->filter_rows;
@@ -283,6 +285,7 @@ static inline Correlation image_correlation(const ConvShape *s, npy_int64 block_
   c.rows = s->out_rows;
   c.cols = s->out_cols;
   c.n = c.out_n = s->n;
+  c.out_first = 0;
   c.phases_y = s->stride_y * block_y;
   c.phases_x = s->stride_x * block_x;
   c.m = s->channels * c.phases_y * c.phases_x;

@@ -3,12 +3,12 @@
 // What FilterActs, ImageActs and FusedFilterActs share: correlations by the direct kernels and by tiles, with the
 // kernels that all three have. What differs is handed in: the direct kernels with their sum, and the tiles' last transform.
 
-// A correlation of images with filters as they are: pads the batch to n, and runs the best row of `table` with *args.
+// A correlation of images with filters as they are: copies the images if c.n or c.out_first say so, and runs the best row of
+// `table` with *args.
 template <typename Args, typename Launch, typename Sum>
-int direct_correlation(const char *op, const GpuRows &table, Correlation c, npy_int64 n, bool tf32,
-                       PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
-                       PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {
-  c.n = n;
+int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool tf32, PyGpuArrayObject *images,
+                       PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context, Args *args,
+                       Launch launch, Sum sum) {
   PaddedGpuArray padded_images, padded_filters;
   PadRowsArgs pad_args;
   const auto pad = [&](PadRowsArgs *rows_args, const size_t *grid) {
@@ -22,8 +22,8 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, npy_
   return run_correlation(op, table, c, shape, out, context, args, launch, sum);
 }
 
-// A correlation by the tiles of `plan`, from images and filters as they are: c says how the filters lie, and c.n is the images'
-// own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the other kernels
+// A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
+// the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the other kernels
 // are tile_patches, tile_filters and, for the products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
 int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
@@ -113,7 +113,7 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
       if (run_correlation(
               op, filter_acts_rows(), product, shape, products.get(), context, &args,
               [&](int row, const size_t *row_grid) { return filter_acts_launch(row, row_grid, &args, context); },
-              [](PyGpuArrayObject *, npy_int64) { return -1; }) != 0)  // these sums are not split
+              [](const SplitSums &) { return -1; }) != 0)  // these sums are not split
         return -1;
     }
 
@@ -140,10 +140,13 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   return 0;
 }
 
-// run_plan for a correlation, which `direct` is to the direct kernels.
+// run_plan for a correlation, which `direct` is to the direct kernels; beside tiles they are those of `rest_rows`.
 template <typename Run>
-int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const Correlation &c, PyGpuArrayObject *out,
-                         PyGpuContextObject *context, Run run) {
+int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const GpuRows &rest_rows,
+                         const Correlation &c, PyGpuArrayObject *out, PyGpuContextObject *context, Run run) {
   const TileTables tables = {tile_patches_rows(), filter_acts_rows(), fft_products_rows()};
-  return run_plan(tables, tile_problem(c, direct.tf32), false, direct_rows, direct, context, out, run);
+  const auto rest_us = [&](npy_int64 images) {
+    return cheapest_cost(rest_rows, padded_product(c, images, direct.tf32), card_of(context));
+  };
+  return run_plan(tables, tile_problem(c, direct.tf32), false, direct_rows, direct, context, out, rest_us, run);
 }

@@ -41,21 +41,23 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
   const auto run = [&](const TilePlan &plan) {
     if (plan.row >= 0) {
       TileOutputsArgs outputs;
-      return tile_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
-                                  params->context, &outputs, [&](const size_t *grid) {
-                                    return tile_outputs_launch(plan.row, grid, &outputs, params->context);
-                                  });
+      const int failed =
+          tile_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
+                           params->context, &outputs, [&](const size_t *grid) {
+                             return tile_outputs_launch(plan.row, grid, &outputs, params->context);
+                           });
+      if (failed || plan.images == s.n) return failed;
     }
     CorrelateArgs args;
     return direct_correlation(
-        op, filter_acts_rows(), c, batch, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
+        op, filter_acts_rows(), direct_part(c, plan, batch), params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
         [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); },
-        [&](PyGpuArrayObject *partials, npy_int64 splits) {
+        [&](const SplitSums &sums) {
           SumPartialsArgs sum_args;
           size_t grid[3];
-          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+          fill_sum_args(sums, *out, &sum_args, grid);
           return sum_partials_launch(0, grid, &sum_args, params->context);
         });
   };
-  return run_correlation_plan(filter_acts_rows(), product(batch), c, *out, params->context, run);
+  return run_correlation_plan(filter_acts_rows(), product(batch), filter_acts_rows(), c, *out, params->context, run);
 }

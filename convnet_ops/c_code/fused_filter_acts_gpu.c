@@ -48,25 +48,28 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
       outputs.bias = device_array(bias_array.get());
       outputs.activation = (int)params->activation_code;
       outputs.slope = (float)params->slope;
-      return tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(),
-                                  *out, params->context, &outputs, [&](const size_t *row_grid) {
-                                    return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
-                                  });
+      const int failed =
+          tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
+                           params->context, &outputs, [&](const size_t *row_grid) {
+                             return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
+                           });
+      if (failed || plan.images == s.n) return failed;
     }
     FusedFilterActsArgs args;
     fill(&args);
     return direct_correlation(
-        op, fused_filter_acts_rows(), c, batch, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
+        op, fused_filter_acts_rows(), direct_part(c, plan, batch), params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
         [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
-        [&](PyGpuArrayObject *partials, npy_int64 splits) {
+        [&](const SplitSums &sums) {
           FusedSumPartialsArgs sum_args;
-          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+          fill_sum_args(sums, *out, &sum_args, grid);
           sum_args.bias = args.bias;
           sum_args.activation = args.activation;
           sum_args.slope = args.slope;
-          sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * s.n);
+          sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * sums.inner);
           return fused_sum_partials_launch(0, grid, &sum_args, params->context);
         });
   };
-  return run_correlation_plan(fused_filter_acts_rows(), product(batch), c, *out, params->context, run);
+  return run_correlation_plan(fused_filter_acts_rows(), product(batch), fused_filter_acts_rows(), c, *out, params->context,
+                              run);
 }

@@ -42,16 +42,13 @@ static npy_int64 cheapest_batch(const GpuRows &table, npy_int64 n, const Card &c
   const npy_int64 padded = padded_batch(n);
   size_t length;
   if (padded == n || forced_row(table.family, &length) != NULL) return padded;
-  const auto cost = [&](npy_int64 batch) {
-    const ProductShape shape = product(batch);
-    const Choice choice = cheapest_row(table, shape, card);
-    return row_cost(table.rows[choice.row], shape, choice.splits, card);
-  };
+  const auto cost = [&](npy_int64 batch) { return cheapest_cost(table, product(batch), card); };
   return cost(padded) < cost(n) ? padded : n;
 }
 
-// An array with `inner` values in each of its last rows as one with `padded`, divisible by 4: the array itself where nothing
-// has to be done, else a copy with zeros behind each row, made by launch(args, grid) of the family pad_rows.
+// An array with `inner` values in each of its last rows as one with `padded` of them from `first` on: the array itself where
+// nothing has to be done, else a copy, with zeros behind each row where `inner` ends before, made by launch(args, grid) of the
+// family pad_rows.
 class PaddedGpuArray {
  public:
   PaddedGpuArray() : array_(NULL), copied_bytes_(0) {}
@@ -60,9 +57,9 @@ class PaddedGpuArray {
   npy_int64 copied_bytes() const { return copied_bytes_; }
 
   template <typename Args, typename Launch>
-  int fill(const char *op, PyGpuArrayObject *source, npy_int64 size, npy_int64 inner, npy_int64 padded, Args *args,
-           PyGpuContextObject *context, Launch launch) {
-    if (inner == padded) {
+  int fill(const char *op, PyGpuArrayObject *source, npy_int64 size, npy_int64 inner, npy_int64 first, npy_int64 padded,
+           Args *args, PyGpuContextObject *context, Launch launch) {
+    if (first == 0 && inner == padded) {
       Py_INCREF(source);
       array_ = source;
       return 0;
@@ -72,13 +69,15 @@ class PaddedGpuArray {
     array_ = allocate(op, "padded copy", 4, dims, context);
     if (array_ == NULL) return -1;
     args->source = device_array(source);
+    args->source.offset += 4 * first;
     args->out = device_array(array_);
-    args->inner = (int)inner;
-    args->size = (int)(dims[2] * padded / 4);
-    args->by_padded = make_divisor(padded / 4);
+    args->inner = (int)(inner - first);
+    args->pitch = (int)inner;
+    args->size = (int)(dims[2] * padded);
+    args->by_padded = make_divisor(padded);
     copied_bytes_ = 4 * dims[2] * padded;
     size_t grid[3];
-    elementwise_grid(args->size, 256, grid);
+    elementwise_grid(args->size, 1024, grid);
     return launch(args, grid);
   }
 
@@ -89,7 +88,7 @@ class PaddedGpuArray {
   npy_int64 copied_bytes_;
 };
 
-// The operands of FilterActs: the batch padded to c->n, and the filters of each group, so that they begin at an address divisible
+// The operands of FilterActs: c->n images from c->out_first on, padded where there are fewer, and the filters of each group, so that they begin at an address divisible
 // by 4 floats. Sets the sizes in *c.
 template <typename Args, typename Launch>
 static int pad_operands(const char *op, PyGpuArrayObject *images, PyGpuArrayObject *filters, Correlation *c,
@@ -106,22 +105,30 @@ static int pad_operands(const char *op, PyGpuArrayObject *images, PyGpuArrayObje
   }
   const npy_int64 image_size = c->groups * c->channels * c->rows * c->cols * n;
   const npy_int64 filter_size = c->channels * c->taps_y * c->taps_x * c->groups * m;
-  return padded_images->fill(op, images, image_size, n, c->n, args, context, launch) != 0 ||
-                 padded_filters->fill(op, filters, filter_size, m, c->filter_group, args, context, launch) != 0
+  return padded_images->fill(op, images, image_size, n, c->out_first, c->n, args, context, launch) != 0 ||
+                 padded_filters->fill(op, filters, filter_size, m, 0, c->filter_group, args, context, launch) != 0
              ? -1
              : 0;
 }
 
+// Partial results, (splits, size), whose sums go to `inner` values of each `pitch` of the output, from `first` on.
+struct SplitSums {
+  PyGpuArrayObject *partials;
+  npy_int64 splits, size, inner, pitch, first;
+};
+
 // The arguments of sum_partials.
 template <typename Args>
-static void fill_sum_args(PyGpuArrayObject *partials, PyGpuArrayObject *out, npy_int64 splits, npy_int64 size, Args *args,
-                          size_t *grid) {
-  args->partials = device_array(partials);
+static void fill_sum_args(const SplitSums &sums, PyGpuArrayObject *out, Args *args, size_t *grid) {
+  args->partials = device_array(sums.partials);
   args->out = device_array(out);
-  args->splits = (int)splits;
-  args->ways = splits < 8 ? 1 : splits < 16 ? 2 : splits < 32 ? 4 : 8;
-  args->size = (int)size;
-  elementwise_grid(size, 256 / args->ways, grid);
+  args->out.offset += 4 * sums.first;
+  args->splits = (int)sums.splits;
+  args->ways = sums.splits < 8 ? 1 : sums.splits < 16 ? 2 : sums.splits < 32 ? 4 : 8;
+  args->size = (int)sums.size;
+  args->pitch = (int)sums.pitch;
+  args->by_inner = make_divisor(sums.inner);
+  elementwise_grid(sums.size, 256 / args->ways, grid);
 }
 
 // An array, or NULL, that is given up with this object.
@@ -140,9 +147,22 @@ class OwnedGpuArray {
 // At most so many bytes of partial sums.
 static const npy_int64 kPartialBytes = 64 << 20;
 
+// The images that a correlation computes outputs of, without padding, and these outputs.
+static npy_int64 correlation_images(const Correlation &c) { return std::min(c.n, c.out_n); }
+static npy_int64 correlation_outputs(const Correlation &c) {
+  return c.groups * c.m / (c.phases_y * c.phases_x) * c.out_rows * c.out_cols * correlation_images(c);
+}
+
+// What the tiles of `plan` leave of a correlation to the direct kernels: the images behind theirs, or all of them, padded to n.
+static Correlation direct_part(Correlation c, const TilePlan &plan, npy_int64 n) {
+  c.out_first = plan.images;
+  c.n = plan.row < 0 ? n : c.out_n - plan.images;
+  return c;
+}
+
 // The product that a correlation is. Its filters are in rows divisible by 4.
 static ProductShape correlation_product(const Correlation &c, int vec_n, bool tf32, npy_int64 workspace) {
-  const npy_int64 out_bytes = 4 * c.groups * c.m / (c.phases_y * c.phases_x) * c.out_rows * c.out_cols * c.out_n;
+  const npy_int64 out_bytes = 4 * correlation_outputs(c);
   const npy_int64 splits = kPartialBytes / (out_bytes > 0 ? out_bytes : 1);
   const ProductShape shape = {c.m, correlation_columns(&c), c.groups, 4, vec_n, c.n, correlation_inside_share(&c), 0, 0,
                               correlation_depth(&c), 1, std::max<npy_int64>(1, std::min<npy_int64>(64, splits)), tf32,
@@ -150,7 +170,7 @@ static ProductShape correlation_product(const Correlation &c, int vec_n, bool tf
   return shape;
 }
 
-// The same, estimated before its batch is padded to n.
+// The same, estimated before n images are copied from the batch, or it is padded to n.
 static ProductShape padded_product(Correlation c, npy_int64 n, bool tf32) {
   c.n = n;
   const npy_int64 copied = c.n == c.out_n ? 0 : 4 * c.groups * c.channels * c.rows * c.cols * c.n;
@@ -158,7 +178,7 @@ static ProductShape padded_product(Correlation c, npy_int64 n, bool tf32) {
 }
 
 // Runs a correlation into `out`: chooses the row and the splits, fills the arguments, and calls launch(row, grid), and where
-// the sums are split sum(partials, splits) after it. args->images and args->filters are set.
+// the sums are split sum(split sums) after it. args->images and args->filters are set.
 template <typename Args, typename Launch, typename Sum>
 static int run_correlation(const char *op, const GpuRows &table, const Correlation &c, const ProductShape &shape,
                            PyGpuArrayObject *out, PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {
@@ -177,8 +197,7 @@ static int run_correlation(const char *op, const GpuRows &table, const Correlati
   args->columns = (int)columns;
   args->out_rows = (int)c.out_rows;
   args->out_cols = (int)c.out_cols;
-  args->out_n = (int)c.out_n;
-  args->out_size = (int)(c.groups * c.m / (c.phases_y * c.phases_x) * c.out_rows * c.out_cols * c.out_n);
+  args->out_size = (int)correlation_outputs(c);
   args->phases_y = (int)c.phases_y;
   args->phases_x = (int)c.phases_x;
   args->base_y = (int)c.base_y;
@@ -202,13 +221,17 @@ static int run_correlation(const char *op, const GpuRows &table, const Correlati
                             (size_t)c.groups};
     if (splits == 1) {
       args->out = device_array(out);
+      args->out.offset += 4 * c.out_first;
+      args->out_n = (int)c.out_n;
       return launch(choice.row, grid);
     }
+    args->out_n = (int)correlation_images(c);
     const npy_int64 dims[4] = {1, 1, splits, args->out_size};
     PyGpuArrayObject *partials = allocate(op, "partial sums", 4, dims, context);
     if (partials == NULL) return -1;
     args->out = device_array(partials);
-    const int failed = launch(choice.row, grid) != 0 || sum(partials, splits) != 0 ? -1 : 0;
+    const SplitSums sums = {partials, splits, args->out_size, args->out_n, c.out_n, c.out_first};
+    const int failed = launch(choice.row, grid) != 0 || sum(sums) != 0 ? -1 : 0;
     Py_DECREF(partials);
     return failed;
   };
@@ -268,21 +291,23 @@ static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, co
 // As print_choice.
 static void print_plan(const GpuRows &tiles, const TilePlan &plan, const char *family, npy_int64 workspace) {
   if (!prints_config()) return;
-  PySys_WriteStderr("%s: tiles %lld x %lld, %lld rows of them at once, row %s, splits 1, workspace %lld bytes\n", family,
-                    plan.tile_rows, plan.tile_cols, plan.chunk_rows, tiles.rows[plan.row].name, (long long)workspace);
+  PySys_WriteStderr("%s: tiles %lld x %lld of %lld images, %lld rows of them at once, row %s, splits 1, workspace %lld bytes\n",
+                    family, plan.tile_rows, plan.tile_cols, plan.images, plan.chunk_rows, tiles.rows[plan.row].name,
+                    (long long)workspace);
 }
 
 // How a convolution is computed: calls run(plan), which writes `out`, may be called several times and for row -1 takes the
 // direct kernels. The plan is the one that CONVNET_OPS_VARIANT names ("tiles=none": row -1); unless that names a row of
 // the direct kernels, one that is estimated to be faster than `direct`, the best of these; or the fastest, if tuning is asked
-// for. Returns what run does, or -1 with ValueError.
-template <typename Run>
+// for. rest_us(images) are the microseconds of the direct kernels for so many images beside tiles, negative where there is no
+// such way. Returns what run does, or -1 with ValueError.
+template <typename Rest, typename Run>
 static int run_plan(const TileTables &tables, const TileProblem &problem, bool gradient,
                     const GpuRows &direct_rows, const ProductShape &direct, PyGpuContextObject *context,
-                    PyGpuArrayObject *out, Run run) {
+                    PyGpuArrayObject *out, Rest rest_us, Run run) {
   const Card card = card_of(context);
   const auto cheapest = [&](double limit, int only) {
-    return cheapest_tiles(tables, problem, gradient, limit, only, card);
+    return cheapest_plan(tables, problem, gradient, limit, only, card, rest_us);
   };
   const GpuRows &tiles = tables.tiles;
   const TilePlan none = {-1};
@@ -304,8 +329,7 @@ static int run_plan(const TileTables &tables, const TileProblem &problem, bool g
     return -1;
   }
   if (forced != NULL || forced_row(direct_rows.family, &length) != NULL) return run(none);
-  const Choice choice = cheapest_row(direct_rows, direct, card);
-  const double direct_us = row_cost(direct_rows.rows[choice.row], direct, choice.splits, card);
+  const double direct_us = cheapest_cost(direct_rows, direct, card);
   if (tuning_file() == NULL) return run(cheapest(direct_us, -1));
 
   char sizes[100];

@@ -17,12 +17,6 @@ static bool columns_fit(const ConvShape &s) {
   return s.groups == 1 && 4 * taps * s.out_rows * s.out_cols * s.n <= kPartialBytes;
 }
 
-// The estimated microseconds of the best row, or infinity.
-static double cheapest_cost(const GpuRows &rows, const ProductShape &shape, const Card &card) {
-  const Choice choice = cheapest_row(rows, shape, card);
-  return choice.row < 0 ? HUGE_VAL : row_cost(rows.rows[choice.row], shape, choice.splits, card);
-}
-
 // The splits of the columns' sums that take least.
 static ProductShape cheapest_columns(const GpuRows &rows, const ConvShape &s, int vec_m, int vec_n, bool tf32,
                                      const Card &card) {
@@ -32,6 +26,11 @@ static ProductShape cheapest_columns(const GpuRows &rows, const ConvShape &s, in
     if (shape.workspace <= kPartialBytes && cheapest_cost(rows, shape, card) < cheapest_cost(rows, best, card)) best = shape;
   }
   return best;
+}
+
+// The bytes of the filters as image_correlation wants them.
+static npy_int64 arranged_bytes(const ConvShape &s, const Correlation &c) {
+  return 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
 }
 
 #section support_code_struct
@@ -174,7 +173,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   padded.n = batch;
   const npy_int64 copied = batch == s.n ? 0 : 4 * pixels * batch;
   const auto with_arrangement = [&](const Correlation &candidate) {
-    return product(candidate, copied + 4 * s.filters * candidate.taps_y * candidate.taps_x * candidate.filter_stride);
+    return product(candidate, copied + arranged_bytes(s, candidate));
   };
   const GpuRows columns_table = img_acts_columns_rows();
   const int vec_m = vector_width(s.filters, filter_array.get(), NULL);
@@ -193,35 +192,36 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   Correlation c = last_correlation;
   c.out_n = s.n;
   const ProductShape with_columns = columns_product(s, last_splits, vec_m, vec_n, params->tf32);
-  const auto run_correlation_of_images = [&] {
+  const auto run_arranged = [&](const Correlation &part, PyGpuArrayObject *arranged) {
     PaddedGpuArray padded_hid;
     PadRowsArgs pad_args;
-    if (padded_hid.fill(op, hid_array.get(), pixels * s.n, s.n, batch, &pad_args,
-                        params->context, [&](PadRowsArgs *args, const size_t *grid) {
+    if (padded_hid.fill(op, hid_array.get(), pixels * s.n, s.n, part.out_first, part.n, &pad_args, params->context,
+                        [&](PadRowsArgs *args, const size_t *grid) {
                           return pad_rows_launch(0, grid, args, params->context);
                         }) != 0)
       return -1;
-    const OwnedGpuArray arranged(arranged_filters(op, s, c, filter_array.get(), params->context));
-    if (arranged.get() == NULL) return -1;
     CorrelateArgs args;
     args.images = device_array(padded_hid.get());
-    args.filters = device_array(arranged.get());
-    ProductShape shape = product(c, 0);
-    shape.vec_n = vector_width(batch, padded_hid.get(), *out);
-    shape.workspace = with_arrangement(c).workspace;
+    args.filters = device_array(arranged);
+    ProductShape shape = product(part, arranged_bytes(s, part) + padded_hid.copied_bytes());
+    shape.vec_n = vector_width(part.n, padded_hid.get(), *out);
     return run_correlation(
-        op, table, c, shape, *out, params->context, &args,
+        op, table, part, shape, *out, params->context, &args,
         [&](int row, const size_t *grid) {
           // Without phases FilterActs' kernels, of the same rows, do the same in fewer steps.
-          return c.phases_y * c.phases_x == 1 ? filter_acts_launch(row, grid, &args, params->context)
-                                              : img_acts_launch(row, grid, &args, params->context);
+          return part.phases_y * part.phases_x == 1 ? filter_acts_launch(row, grid, &args, params->context)
+                                                    : img_acts_launch(row, grid, &args, params->context);
         },
-        [&](PyGpuArrayObject *partials, npy_int64 splits) {
+        [&](const SplitSums &sums) {
           SumPartialsArgs sum_args;
           size_t grid[3];
-          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
+          fill_sum_args(sums, *out, &sum_args, grid);
           return sum_partials_launch(0, grid, &sum_args, params->context);
         });
+  };
+  const auto run_correlation_of_images = [&] {
+    const OwnedGpuArray arranged(arranged_filters(op, s, c, filter_array.get(), params->context));
+    return arranged.get() == NULL ? -1 : run_arranged(c, arranged.get());
   };
   const auto run_columns = [&] {
     return img_acts_by_columns(op, s, with_columns, hid_array.get(), filter_array.get(), *out, params->context);
@@ -254,15 +254,17 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     }
   }
   return run_correlation_plan(
-      by_columns ? columns_table : table, by_columns ? with_columns : product(c, copied), unpadded, *out, params->context,
-      [&](const TilePlan &plan) {
+      by_columns ? columns_table : table, by_columns ? with_columns : product(c, copied), table, unpadded, *out,
+      params->context, [&](const TilePlan &plan) {
         if (plan.row < 0) return by_columns ? run_columns() : run_correlation_of_images();
         const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
         if (arranged.get() == NULL) return -1;
         TileOutputsArgs outputs;
-        return tile_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
-                                    params->context, &outputs, [&](const size_t *grid) {
-                                      return tile_outputs_launch(plan.row, grid, &outputs, params->context);
-                                    });
+        const int failed =
+            tile_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
+                             params->context, &outputs, [&](const size_t *grid) {
+                               return tile_outputs_launch(plan.row, grid, &outputs, params->context);
+                             });
+        return failed || plan.images == s.n ? failed : run_arranged(direct_part(unpadded, plan, 0), arranged.get());
       });
 }

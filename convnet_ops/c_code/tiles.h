@@ -22,8 +22,10 @@ struct TilePlan {
   long long elements;             // of a tile: so many products of matrices there are
   long long step_y, step_x;       // from tile to tile: their outputs
   long long tile_rows, tile_cols;
-  long long n;                    // of the transformed images, divisible by 4
+  long long images;               // of the batch, the first ones
+  long long n;                    // of the transformed images: those, padded to a number divisible by 4
   long long chunk_rows;           // so many rows of tiles at once, which bounds the workspace
+  double cost;                    // as cheapest_tiles estimates it
 };
 
 // At most so many bytes of transformed images and products, unless a single row of tiles has more.
@@ -71,6 +73,7 @@ static inline TilePlan plan_tiles(const GpuRows &tiles, int row, const TileProbl
   }
   plan.tile_rows = (p.out_rows + plan.step_y - 1) / plan.step_y;
   plan.tile_cols = (p.out_cols + plan.step_x - 1) / plan.step_x;
+  plan.images = p.n;
   plan.n = (p.n + 3) / 4 * 4;
   // Of a row of tiles, before and after the products.
   const double before = (double)plan.elements * p.groups * p.channels * plan.tile_cols * plan.n;
@@ -152,8 +155,34 @@ static inline TilePlan cheapest_tiles(const TileTables &tables, const TileProble
     if (cost < 0 || (limit >= 0 && cost >= limit)) continue;
     limit = cost;
     best = plan;
+    best.cost = cost;
   }
   return best;
+}
+
+// The number that CONVNET_OPS_VARIANT gives as tile_images, or -1.
+static inline long long forced_tile_images() {
+  size_t length;
+  const char *images = forced_row("tile_images", &length);
+  return images == NULL ? -1 : atoll(images);
+}
+
+// cheapest_tiles for all images, or for whole blocks of 64 of them, if that with rest_us(images) for the others is cheaper: few
+// images more than 64 or 128 would have a block of their own.
+template <typename Rest>
+static TilePlan cheapest_plan(const TileTables &tables, const TileProblem &problem, bool gradient, double limit, int only,
+                              const Card &card, Rest rest_us) {
+  const long long forced = forced_tile_images();
+  TileProblem part = problem;
+  part.n = forced < 0 ? problem.n / 64 * 64 : forced;
+  const double rest = part.n > 0 && part.n < problem.n ? rest_us(problem.n - part.n) : -1;
+  TilePlan whole = {-1};
+  if (forced < 0 || rest < 0) whole = cheapest_tiles(tables, problem, gradient, limit, only, card);
+  if (rest < 0) return whole;
+  if (whole.row >= 0) limit = whole.cost;
+  if (limit >= 0 && limit <= rest) return whole;
+  const TilePlan split = cheapest_tiles(tables, part, gradient, limit < 0 ? -1 : limit - rest, only, card);
+  return split.row < 0 ? whole : split;
 }
 
 #endif

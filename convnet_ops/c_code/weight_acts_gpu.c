@@ -170,9 +170,9 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
     const auto pad = [&](PadRowsArgs *args, const size_t *grid) {
       return pad_rows_launch(0, grid, args, params->context);
     };
-    if (padded_images.fill(op, image_array.get(), images_dims[0] * images_dims[1] * images_dims[2] * s.n, s.n, batch,
+    if (padded_images.fill(op, image_array.get(), images_dims[0] * images_dims[1] * images_dims[2] * s.n, s.n, 0, batch,
                            &pad_args, params->context, pad) != 0 ||
-        padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, batch, &pad_args,
+        padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, 0, batch, &pad_args,
                         params->context, pad) != 0)
       return -1;
     shape.vec_n = vector_width(batch, padded_images.get(), padded_hid.get());
@@ -210,12 +210,15 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
       if (launch_splits(choice.row, splits, s.groups, &args, params->context) != 0) return -1;
       if (splits == 1) return 0;
       SumPartialsArgs sum_args;
-      fill_sum_args(*partials, *gradient, splits, taps * s.groups * s.filters, &sum_args, grid);
+      const npy_int64 sum_size = taps * s.groups * s.filters;
+      const SplitSums sums = {*partials, splits, sum_size, sum_size, 0, 0};
+      fill_sum_args(sums, *gradient, &sum_args, grid);
       return sum_partials_launch(0, grid, &sum_args, params->context);
     });
   };
   const TileTables tables = {tile_patches_rows(), table, fft_gradient_products_rows()};
-  return run_plan(tables, problem, true, table, shape, params->context, *gradient,
+  const auto no_rest = [](npy_int64) { return -1.; };  // a sum over all images is best cut elsewhere
+  return run_plan(tables, problem, true, table, shape, params->context, *gradient, no_rest,
                   [&](const TilePlan &plan) {
                     if (plan.row < 0) return run_direct();
                     return weight_acts_by_tiles(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient,
