@@ -47,8 +47,8 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
     return KernelFamily(name, list(files), struct, rows)
 
 
-def _products_family(name, struct, product):
-    """The complex products of FFT_TILES, with `product` of cuda/product.cuh."""
+def _products_family(name, struct, product, narrow=False):
+    """The complex products of FFT_TILES, with `product` of cuda/product.cuh; `narrow`: with blocks of 48 columns too."""
     # warp_m, warp_n, warps_m, warps_n, stages, blocks_per_sm, weight; of three parts, then of one. A weight counts a
     # complex product as one; those of 64 x 64 are measured, the others put beside them.
     three_parts = [
@@ -63,6 +63,9 @@ def _products_family(name, struct, product):
         (32, 32, 1, 4, 2, 2, 36),
         (16, 32, 1, 4, 2, 3, 22),
     ]
+    if narrow:
+        three_parts += [(32, 48, 4, 1, 2, 2, 20), (16, 48, 4, 1, 3, 2, 18)]
+        one_part += [(32, 48, 4, 1, 2, 2, 39), (16, 48, 4, 1, 3, 3, 35)]
     rows = []
     for kind, parts, tiles in (("3xtf32", 3, three_parts), ("tf32", 1, one_part)):
         for warp_m, warp_n, warps_m, warps_n, stages, blocks, weight in tiles:
@@ -86,7 +89,7 @@ def _products_family(name, struct, product):
     return KernelFamily(name, ["product.cuh", "fft_products.cu"], struct, rows)
 
 
-FFT_PRODUCTS = _products_family("fft_products", "FftProductsArgs", "TensorByRows<%d, %d, %d, %d, %d, 2>")
+FFT_PRODUCTS = _products_family("fft_products", "FftProductsArgs", "TensorByRows<%d, %d, %d, %d, %d, 2>", narrow=True)
 FFT_GRADIENT_PRODUCTS = _products_family(
     "fft_gradient_products", "FftGradientProductsArgs", "TensorByColumns<%d, %d, %d, %d, %d>"
 )

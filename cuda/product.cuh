@@ -173,7 +173,7 @@ struct TensorByRows {
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
   static constexpr int kRows = kWarpM / 8;
   static constexpr int kPieces = kWarpN / 16;
-  static_assert(kWarpM % 16 == 0 && kWarpN % 32 == 0, "tiles of 16 x 8, read 16 or 32 rows and 32 columns at a time");
+  static_assert(kWarpM % 16 == 0 && kWarpN % 16 == 0, "tiles of 16 x 8, read 16 or 32 rows and columns at a time");
   int warp_m, warp_n, g, t;
 
   __device__ __forceinline__ explicit TensorByRows(int thread) {
@@ -187,16 +187,23 @@ struct TensorByRows {
   __device__ __forceinline__ int row(int i) const {
     return warp_m + i / 4 * 32 + (i < kWarpM / 32 * 4 ? 4 : 2) * g + i % 4;
   }
-  // The 4 lanes of a row store 16 adjacent columns at once: whole sectors of 32 bytes.
+  // The 4 lanes of a row store 16 adjacent columns at once: whole sectors of 32 bytes. Columns come in groups of 32, two pieces a
+  // thread; a last half group has one.
   __device__ __forceinline__ int column(int piece) const { return warp_n + piece / 2 * 32 + piece % 2 * 16 + 4 * t; }
   // Rows k = 0 ... 3 of a tile on different banks, wherever 32 or 16 columns more begin on the same ones.
   __device__ __forceinline__ static int swizzle_m(int k) { return kTileM % 32 == 0 ? (k & 3) * 8 : (k & 2) * 4; }
   __device__ __forceinline__ static int swizzle_n(int k) { return (k & 3) * 4; }
 
+  // Where sum e of the tensor core's matrix j of columns is among a thread's.
+  static __device__ __forceinline__ int piece_of(int j, int e) { return j / 4 * 2 + (j < kWarpN / 32 * 4 ? e % 2 : 0); }
+  static __device__ __forceinline__ int element_of(int j, int e) {
+    return j < kWarpN / 32 * 4 ? j % 4 : 2 * (e % 2) + j % 4;
+  }
+
   // What this thread needs of rows `begin` and on of the tiles, for one chunk.
   struct Operands {
     __align__(16) float a[kChunk][2][(kRows + 3) / 4 * 4];
-    __align__(16) float b[kChunk][2][kWarpN / 8];
+    __align__(16) float b[kChunk][2][(kWarpN / 8 + 3) / 4 * 4];
   };
   template <int kDepth>
   __device__ __forceinline__ void read(const float (&a)[kDepth][kTileM], const float (&b)[kDepth][kTileN], int begin,
@@ -216,6 +223,9 @@ struct TensorByRows {
         for (int j = 0; j < kWarpN / 32; ++j)
           *(float4 *)&operands.b[c][half][4 * j] =
               *(const float4 *)&b[k][(warp_n + 32 * j + g % 2 * 16 + g / 2 * 4) ^ swizzle_n(t)];
+        if (kWarpN % 32 != 0)
+          *(float2 *)&operands.b[c][half][kWarpN / 32 * 4] =
+              *(const float2 *)&b[k][(warp_n + kWarpN / 32 * 32 + 2 * g) ^ swizzle_n(t)];
       }
   }
 
@@ -229,7 +239,7 @@ struct TensorByRows {
       multiply_chunk<kWarpM / 16, kWarpN / 8, kChunk, kParts>(
           [&](int i, int c, int e) { return operands.a[c][e / 2][2 * i + e % 2]; },
           [&](int j, int c, int e) { return operands.b[c][e][j]; },
-          [&](int i, int j, int e) -> float & { return sum[2 * i + e / 2][j / 4 * 2 + e % 2][j % 4]; });
+          [&](int i, int j, int e) -> float & { return sum[2 * i + e / 2][piece_of(j, e)][element_of(j, e)]; });
     }
   }
   // Of complex numbers: element 0 of each tile and of the sums is the real part, element 1 the imaginary one.
@@ -245,7 +255,7 @@ struct TensorByRows {
           [&](int part, int i, int c, int e) { return parts[part].a[c][e / 2][2 * i + e % 2]; },
           [&](int part, int j, int c, int e) { return parts[part].b[c][e][j]; },
           [&](int part, int i, int j, int e) -> float & {
-            return sum[part][2 * i + e / 2][j / 4 * 2 + e % 2][j % 4];
+            return sum[part][2 * i + e / 2][piece_of(j, e)][element_of(j, e)];
           });
     }
   }

@@ -117,7 +117,9 @@ def test_choice_respects_alignment():
 PLAN_NAMES = "row chunk_rows step bytes images product".split()
 
 
-def plan(gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None, only="", rest=-1):
+def plan(
+    gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None, only="", rest=-1
+):
     """The plan of tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its products.
 
     Images beside tiles take `rest` microseconds, if that is positive; else there are none.

@@ -84,11 +84,10 @@ static inline double card_speed(const GpuRow &row, const Card &card) {
   return row.capability == 0 || card.capability % 10 == 0 && card.capability <= 100 ? 1 : row.tf32 ? 0.4 : 0.25;
 }
 
-// How much longer a row takes that loads floats one by one. For tensor cores, per product of a block's m x n: each of m needs a
-// float of the n, 1 / m of a load for a product, and the other way round where both are loaded so. 0.3 is between what single
-// images make (alex3 and vgg3_2, the gradient of the filters) and odd batches (alex1, forward, with TF32: 1.7).
+// How much longer a row takes that loads floats one by one: a float of the n is loaded for m products, and the other way round
+// where both are loaded so. 0.3 is between what single images make (alex3 and vgg3_2, the gradient of the filters) and odd batches
+// (alex1, forward, with TF32: 1.7).
 static inline double narrow_loads(const GpuRow &row) {
-  if (row.capability == 0) return 1.25;
   return 1 + 0.3 * row.weight * (1. / row.tile_m + (row.vec_m == 1 ? 1. / row.tile_n : 0));
 }
 
