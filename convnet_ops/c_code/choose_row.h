@@ -24,6 +24,10 @@ struct Card {
   int capability;  // times 10
 };
 
+static inline bool same_card(const Card &a, const Card &b) {
+  return a.multiprocessors == b.multiprocessors && a.capability == b.capability;
+}
+
 // A product of m x n results, `batches` of them, each a sum of equal length. vec_m and vec_n are 4 or 1: how many
 // adjacent floats may be loaded at once along m and n. `run` adjacent columns belong to one pixel, and blocks that cover few
 // pixels can leave out all but a share of `trimmed` of the products. window and stride are those of pooling, 0 where rows
@@ -86,9 +90,10 @@ static inline double card_speed(const GpuRow &row, const Card &card) {
 
 // How much longer a row takes that loads floats one by one: a float of the n is loaded for m products, and the other way round
 // where both are loaded so. 0.3 is between what single images make (alex3 and vgg3_2, the gradient of the filters) and odd batches
-// (alex1, forward, with TF32: 1.7).
+// (alex1, forward, with TF32: 1.7); multiply-adds of FilterActs hide more of it (lenet1).
 static inline double narrow_loads(const GpuRow &row) {
-  return 1 + 0.3 * row.weight * (1. / row.tile_m + (row.vec_m == 1 ? 1. / row.tile_n : 0));
+  const double load = row.capability == 0 && row.vec_m > 1 ? 0.2 : 0.3;
+  return 1 + load * row.weight * (1. / row.tile_m + (row.vec_m == 1 ? 1. / row.tile_n : 0));
 }
 
 // The estimated time of a row: the products of the multiprocessor that gets most blocks, over its speed, and the sum of the
@@ -175,9 +180,7 @@ static inline Choice cheapest_row(const GpuRows &table, const ProductShape &shap
   static Answer answers[count];
   static int next = 0;
   for (const Answer &known : answers)
-    if (known.rows == table.rows && known.card.multiprocessors == card.multiprocessors &&
-        known.card.capability == card.capability && same_shape(known.shape, shape))
-      return known.choice;
+    if (known.rows == table.rows && same_card(known.card, card) && same_shape(known.shape, shape)) return known.choice;
   const Answer answer = {table.rows, shape, card, search_cheapest_row(table, shape, card)};
   answers[next] = answer;
   next = (next + 1) % count;

@@ -12,6 +12,11 @@ struct TileProblem {
   bool tf32;
 };
 
+static inline bool same_problem(const TileProblem &a, const TileProblem &b) {
+  return a.groups == b.groups && a.channels == b.channels && a.m == b.m && a.n == b.n && a.out_rows == b.out_rows &&
+         a.out_cols == b.out_cols && a.taps_y == b.taps_y && a.taps_x == b.taps_x && a.tf32 == b.tf32;
+}
+
 // The tables that tiles need: the transforms', and those of the products of Winograd's tiles and of Fourier transforms.
 struct TileTables {
   GpuRows tiles, products, fft_products;
