@@ -42,31 +42,47 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
   const Correlation c = forward_correlation(&s);
   const auto product = [&](npy_int64 n) { return padded_product(c, n, params->tf32); };
   const npy_int64 batch = cheapest_batch(fused_filter_acts_rows(), s.n, card_of(params->context), product);
-  const auto run = [&](const TilePlan &plan) {
-    if (plan.row >= 0) {
-      FusedTileOutputsArgs outputs;
-      outputs.bias = device_array(bias_array.get());
-      outputs.activation = (int)params->activation_code;
-      outputs.slope = (float)params->slope;
-      return tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(),
-                                  *out, params->context, &outputs, [&](const size_t *row_grid) {
-                                    return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
-                                  });
-    }
+  const auto add_partials = [&](PyGpuArrayObject *partials, npy_int64 splits) {
+    FusedSumPartialsArgs sum_args;
+    fill_sum_args(partials, *out, splits, out_dims[0] * out_dims[1] * out_dims[2] * out_dims[3], &sum_args, grid);
+    sum_args.bias = device_array(bias_array.get());
+    sum_args.activation = (int)params->activation_code;
+    sum_args.slope = (float)params->slope;
+    sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * s.n);
+    return fused_sum_partials_launch(0, grid, &sum_args, params->context);
+  };
+  const auto run_direct = [&] {
     FusedFilterActsArgs args;
     fill(&args);
     return direct_correlation(
         op, fused_filter_acts_rows(), c, batch, params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
         [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
-        [&](PyGpuArrayObject *partials, npy_int64 splits) {
-          FusedSumPartialsArgs sum_args;
-          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
-          sum_args.bias = args.bias;
-          sum_args.activation = args.activation;
-          sum_args.slope = args.slope;
-          sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * s.n);
-          return fused_sum_partials_launch(0, grid, &sum_args, params->context);
-        });
+        add_partials);
   };
-  return run_correlation_plan(fused_filter_acts_rows(), product(batch), c, *out, params->context, run);
+  const ProductShape halves = half_correlation_product(c, *out, 0);
+  const auto run_halves = [&] {
+    FusedHalfFilterActsArgs args;
+    fill(&args);
+    return half_correlation(
+        op, fused_filter_acts_f16_rows(), c, halves, image_array.get(), filter_array.get(), *out, params->context, &args,
+        [&](int row, const size_t *row_grid) { return fused_filter_acts_f16_launch(row, row_grid, &args, params->context); },
+        add_partials);
+  };
+  bool by_halves;
+  if (choose_halves(params->float16, fused_filter_acts_f16_rows(), halves, fused_filter_acts_rows(), product(batch),
+                    params->context, *out, run_halves, run_direct, &by_halves) != 0)
+    return -1;
+  const auto run = [&](const TilePlan &plan) {
+    if (plan.row < 0) return by_halves ? run_halves() : run_direct();
+    FusedTileOutputsArgs outputs;
+    outputs.bias = device_array(bias_array.get());
+    outputs.activation = (int)params->activation_code;
+    outputs.slope = (float)params->slope;
+    return tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
+                            params->context, &outputs, [&](const size_t *row_grid) {
+                              return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
+                            });
+  };
+  return run_correlation_plan(by_halves ? fused_filter_acts_f16_rows() : fused_filter_acts_rows(),
+                              by_halves ? halves : product(batch), c, *out, params->context, run);
 }

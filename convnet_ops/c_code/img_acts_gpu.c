@@ -36,10 +36,11 @@ static ProductShape cheapest_columns(const GpuRows &rows, const ConvShape &s, in
 
 #section support_code_struct
 
-// What was chosen for the last shape: the correlation, with the batch padded, the columns' splits, and whether these are faster.
+// What was chosen for the last shape: the correlation, with the batch padded, that of halves, the columns' splits, and whether
+// these are faster.
 ConvShape last_shape = {};
 npy_int64 last_batch;
-Correlation last_correlation;
+Correlation last_correlation, last_half_correlation;
 npy_int64 last_splits;
 bool last_by_columns;
 
@@ -179,10 +180,20 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   const GpuRows columns_table = img_acts_columns_rows();
   const int vec_m = vector_width(s.filters, filter_array.get(), NULL);
   const int vec_n = vector_width(s.out_rows * s.out_cols * s.n, hid_array.get(), NULL);
+  const GpuRows half_table = img_acts_f16_rows();
+  const auto half_product = [&](const Correlation &candidate, npy_int64 workspace) {
+    return half_correlation_product(candidate, *out, workspace);
+  };
+  const auto arranged_bytes = [](const Correlation &candidate) { return 4 * filter_count(candidate); };
   // There may be many to choose from, which takes as long as a small batch: the last answer is kept.
   if (batch != last_batch || memcmp(&s, &last_shape, sizeof s) != 0) {
     last_correlation = cheapest_image_correlation(
         &padded, [&](const Correlation &candidate) { return cheapest_cost(table, product(candidate, 0), card); });
+    last_half_correlation = unpadded;
+    if (params->float16)
+      last_half_correlation = cheapest_image_correlation(&s, [&](const Correlation &candidate) {
+        return cheapest_cost(half_table, half_product(candidate, 0), card);
+      });
     const ProductShape columns = cheapest_columns(columns_table, s, vec_m, vec_n, params->tf32, card);
     last_splits = columns.batches;
     last_by_columns = columns_fit(s) && cheapest_cost(columns_table, columns, card) <
@@ -193,6 +204,26 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   Correlation c = last_correlation;
   c.out_n = s.n;
   const ProductShape with_columns = columns_product(s, last_splits, vec_m, vec_n, params->tf32);
+  const auto add_partials = [&](PyGpuArrayObject *partials, npy_int64 splits) {
+    SumPartialsArgs sum_args;
+    size_t grid[3];
+    fill_sum_args(partials, *out, splits, out_dims[0] * out_dims[1] * out_dims[2] * out_dims[3], &sum_args, grid);
+    return sum_partials_launch(0, grid, &sum_args, params->context);
+  };
+  const Correlation half = last_half_correlation;
+  const ProductShape halves = half_product(half, arranged_bytes(half));
+  const auto run_halves = [&] {
+    const OwnedGpuArray arranged(arranged_filters(op, s, half, filter_array.get(), params->context));
+    if (arranged.get() == NULL) return -1;
+    HalfCorrelateArgs args;
+    return half_correlation(
+        op, half_table, half, halves, hid_array.get(), arranged.get(), *out, params->context, &args,
+        [&](int row, const size_t *grid) {
+          return half.phases_y * half.phases_x == 1 ? filter_acts_f16_launch(row, grid, &args, params->context)
+                                                    : img_acts_f16_launch(row, grid, &args, params->context);
+        },
+        add_partials);
+  };
   const auto run_correlation_of_images = [&] {
     PaddedGpuArray padded_hid;
     PadRowsArgs pad_args;
@@ -216,12 +247,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
           return c.phases_y * c.phases_x == 1 ? filter_acts_launch(row, grid, &args, params->context)
                                               : img_acts_launch(row, grid, &args, params->context);
         },
-        [&](PyGpuArrayObject *partials, npy_int64 splits) {
-          SumPartialsArgs sum_args;
-          size_t grid[3];
-          fill_sum_args(partials, *out, splits, args.out_size, &sum_args, grid);
-          return sum_partials_launch(0, grid, &sum_args, params->context);
-        });
+        add_partials);
   };
   const auto run_columns = [&] {
     return img_acts_by_columns(op, s, with_columns, hid_array.get(), filter_array.get(), *out, params->context);
@@ -253,10 +279,17 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
       by_columns = way.name == columns_way.name;
     }
   }
+  const auto run_direct = [&] { return by_columns ? run_columns() : run_correlation_of_images(); };
+  bool by_halves;
+  if (choose_halves(params->float16, half_table, halves, by_columns ? columns_table : table,
+                    by_columns ? with_columns : with_arrangement(c), params->context, *out, run_halves, run_direct,
+                    &by_halves) != 0)
+    return -1;
   return run_correlation_plan(
-      by_columns ? columns_table : table, by_columns ? with_columns : product(c, copied), unpadded, *out, params->context,
+      by_halves ? half_table : by_columns ? columns_table : table,
+      by_halves ? half_product(half, 0) : by_columns ? with_columns : product(c, copied), unpadded, *out, params->context,
       [&](const TilePlan &plan) {
-        if (plan.row < 0) return by_columns ? run_columns() : run_correlation_of_images();
+        if (plan.row < 0) return by_halves ? run_halves() : run_direct();
         const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
         if (arranged.get() == NULL) return -1;
         TileOutputsArgs outputs;
