@@ -46,9 +46,9 @@ class BaseActs(ConvnetOp):
     precision : {'float32', 'tf32', 'float16'} or None
         How a GPU multiplies float32 arrays. 'float32': to float32's accuracy. 'tf32': it may round each value to TF32,
         11 significant bits (errors of 3e-4 to 5e-4 of the norm), which tensor cores multiply up to twice as fast;
-        sums stay float32. 'float16': it may do that, or multiply copies of the arrays as float16, which has 11 bits too.
-        Each array is scaled by a power of two that brings its largest magnitude near float16's limit: values below 2^-28
-        of that have fewer bits, and below 2^-39 none. Errors are those of 'tf32'. None: what Theano's flag
+        sums stay float32. 'float16': it may do that, or multiply copies of the arrays as float16, which has 11 bits
+        too. Each array is scaled by a power of two that brings its largest magnitude near float16's limit: values below
+        2^-28 of that have fewer bits, and below 2^-39 none. Errors are those of 'tf32'. None: what Theano's flag
         `convnet_ops.precision` says, 'float32' unless it is set. The CPU computes in float32, and float64 stays
         float64, whatever it is.
     numGroups : int, optional

@@ -124,8 +124,8 @@ def correlate_rows(phases):
 
 def half_correlate_rows(phases):
     """The same for words of two halves each, in batches that 4 divides."""
-    # product, stages, blocks_per_sm, weight: nothing is measured yet. They are put beside TF32's tiles, at 1.8 times the
-    # speed; a weight counts the two products of a word as one.
+    # product, stages, blocks_per_sm, weight: put beside TF32's tiles, at 1.8 times the speed, not measured; a weight
+    # counts the two products of a word as one.
     tiles = [
         ("TensorByRows<64, 64, 2, 2, 2, 2>", 2, 2, 130),
         ("TensorByRows<64, 32, 1, 4, 2, 2>", 3, 3, 112),
@@ -184,13 +184,12 @@ def partial_families():
     )
 
 
-def half_families(pairs):
+def half_families(name, struct):
     """The copies of operands as halves, in words of two channels or of two images."""
-    struct, kernel = {"channels": ("PairChannelsArgs", "pair_channels"), "images": ("PairImagesArgs", "pair_images")}[pairs]
-    rows = [Row("n4", kernel + "<4>", 256, vec_n=4), Row("plain", kernel + "<1>", 256)]
+    rows = [Row("n4", name + "<4>", 256, vec_n=4), Row("plain", name + "<1>", 256)]
     return (
         KernelFamily("largest_magnitudes", ["halves.cu"], "LargestArgs", [Row("plain", "largest_magnitudes", 256)]),
-        KernelFamily(kernel, ["halves.cu"], struct, rows),
+        KernelFamily(name, ["halves.cu"], struct, rows),
     )
 
 
@@ -213,5 +212,5 @@ class GpuFilterActs(GpuOp, FilterActs):
             half_correlation_family("filter_acts_f16"),
         )
         + partial_families()
-        + half_families("channels")
+        + half_families("pair_channels", "PairChannelsArgs")
     )

@@ -250,7 +250,7 @@ class GpuFusedFilterActs(GpuOp, FusedFilterActs):
             tile_family("fused_tile_outputs", "outputs", "FusedTileOutputsArgs", _FUSED_FILES),
             half_correlation_family("fused_filter_acts_f16", files=_FUSED_FILES, struct="FusedHalfFilterActsArgs"),
         )
-        + half_families("channels")
+        + half_families("pair_channels", "PairChannelsArgs")
     )
 
     def make_node(self, images, filters, bias):

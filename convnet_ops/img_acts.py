@@ -156,5 +156,8 @@ class GpuImageActs(GpuOp, ImageActs):
         tiles.OUTPUTS,
     )
     kernel_families += correlation_families() + partial_families() + (_columns_family(),)
-    kernel_families += (half_correlation_family("img_acts_f16", phases=True), half_correlation_family("filter_acts_f16"))
-    kernel_families += half_families("channels")
+    kernel_families += (
+        half_correlation_family("img_acts_f16", phases=True),
+        half_correlation_family("filter_acts_f16"),
+    )
+    kernel_families += half_families("pair_channels", "PairChannelsArgs")

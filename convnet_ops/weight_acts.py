@@ -113,7 +113,7 @@ def _rows():
 
 
 def _half_rows():
-    # As filter_acts.half_correlate_rows: not measured yet, put beside TF32's.
+    # As in filter_acts.half_correlate_rows: not measured, put beside TF32's.
     tiles = [
         ("TensorByColumns<64, 64, 2, 2, 2>", 2, 2, 130),
         ("TensorByColumns<64, 32, 2, 2, 2>", 3, 3, 112),
@@ -151,4 +151,4 @@ class GpuWeightActs(GpuOp, WeightActs):
         tiles.FFT_GRADIENT_PRODUCTS,
         KernelFamily("weight_acts_f16", ["product.cuh", "weight_acts.cu"], "HalfWeightActsArgs", _half_rows()),
     )
-    kernel_families += partial_families() + half_families("images")
+    kernel_families += partial_families() + half_families("pair_images", "PairImagesArgs")

@@ -133,6 +133,86 @@ def check_rows_of_tiles(op_class):
             del os.environ["CONVNET_OPS_TILE_BYTES"]
 
 
+HALVES = {FilterActs: "filter_acts_f16", ImageActs: "img_acts_f16", WeightActs: "weight_acts_f16"}
+
+
+def half_case(images=1, filters=1, hid=1):
+    """A case of odd sizes whose arrays are multiplied by these numbers."""
+    case = ConvCase(next(problem for problem in problems.CONV_PROBLEMS if problem.name == "odd sizes"), "float32")
+    for array, factor in ((case.images, images), (case.filters, filters), (case.hid, hid)):
+        array *= np.float32(factor)
+    case.out = reference.filter_acts(case.images, case.filters, **case.options)
+    return case
+
+
+def half_processor(op_class):
+    """The GPU with the last row of halves."""
+    op = op_class(precision="float16")
+    return gpu(op, True)[-1]
+
+
+def test_halves_of_any_scale():
+    for op_class in OPS:
+        yield check_scales, op_class
+
+
+def check_scales(op_class):
+    gpu_or_skip()
+    # Largest values of about 4 times these: up to float32's limits.
+    for scales in ((1e30, 1e-30, 1), (1e-30, 1e30, 1), (1e18, 1e18, 1e18), (1e-18, 1e-18, 1e-18), (1e-37, 1e37, 1)):
+        half_case(*scales).check(op_class, half_processor(op_class), "float16")
+    for scales in ((0, 1, 1), (1, 0, 0)):
+        case = half_case(*scales)
+        if scales[0] == 0 and op_class is ImageActs:
+            case.hid[...] = 0
+        arrays = {
+            FilterActs: (case.images, case.filters),
+            ImageActs: (case.hid, case.filters, case.size),
+            WeightActs: (case.images, case.hid, case.taps),
+        }[op_class]
+        out = case.run(op_class(precision="float16", **case.options), half_processor(op_class), *arrays)[0]
+        assert not out.any()
+
+
+def test_halves_of_infinities():
+    for op_class in OPS:
+        yield check_infinities, op_class
+
+
+def check_infinities(op_class):
+    gpu_or_skip()
+    case = half_case(1e10, 1, 1)
+    # In other channels and images of the first operand, which is far too large for halves as it is.
+    first = case.hid if op_class is ImageActs else case.images
+    first[0, 1, 1, 0], first[2, 2, 3, 2] = np.inf, np.nan
+    arrays, wanted = {
+        FilterActs: lambda: ((first, case.filters), reference.filter_acts(first, case.filters)),
+        ImageActs: lambda: (
+            (first, case.filters, case.size),
+            reference.img_acts(first, case.filters, tuple(case.size)),
+        ),
+        WeightActs: lambda: ((first, case.hid, case.taps), reference.weight_acts(first, case.hid, tuple(case.taps))),
+    }[op_class]()
+    out = case.run(op_class(precision="float16"), half_processor(op_class), *arrays)[0]
+    finite = np.isfinite(wanted)
+    assert 0 < finite.sum() < finite.size
+    np.testing.assert_array_equal(out[~finite], wanted[~finite])
+    assert_close(out[finite], wanted[finite], 1000, op_class.__name__, "float16")
+
+
+def test_halves_want_their_precision():
+    gpu_or_skip()
+    case = half_case()
+    for op_class in OPS:
+        for precision in ("float32", "tf32"):
+            try:
+                case.check(op_class, half_processor(op_class), precision)
+            except ValueError as error:
+                assert HALVES[op_class] in str(error) and "wants precision 'float16'" in str(error), error
+            else:
+                raise AssertionError("no error")
+
+
 def check_gpu(op_class, problem):
     gpu_or_skip()
     case = ConvCase(problem, "float32")

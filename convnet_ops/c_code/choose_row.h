@@ -181,4 +181,21 @@ static inline Choice cheapest_row(const GpuRows &table, const ProductShape &shap
   return answer.choice;
 }
 
+// A product of halves whose operands are so many values: makes it count how these are read, once for the largest magnitude
+// and once for the copy, of which row_cost knows no more than what is written. Zeroing two words, and two more kernels, take
+// 2 or 3 each.
+static inline ProductShape with_half_copies(ProductShape shape, long long values, long long words) {
+  shape.workspace += 4 * words;
+  shape.before_us = 8 + (8. * values - 4. * words) / 2.5e6;
+  return shape;
+}
+
+// Whether a product of halves is estimated to take less time than the same of floats, by the rows of another table.
+static inline bool halves_pay(const GpuRows &half_rows, const ProductShape &halves, const GpuRows &rows,
+                              const ProductShape &shape, const Card &card) {
+  const Choice half = cheapest_row(half_rows, halves, card), other = cheapest_row(rows, shape, card);
+  return half.row >= 0 && row_cost(half_rows.rows[half.row], halves, half.splits, card) <
+                              row_cost(rows.rows[other.row], shape, other.splits, card);
+}
+
 #endif

@@ -235,15 +235,6 @@ static Correlation paired_correlation(Correlation c) {
 static npy_int64 image_count(const Correlation &c) { return c.groups * c.channels * c.rows * c.cols * c.n; }
 static npy_int64 filter_count(const Correlation &c) { return c.channels * c.taps_y * c.taps_x * c.groups * c.filter_group; }
 
-// A product of halves whose operands are so many values: makes it count how these are read, once for the largest magnitude
-// and once for the copy, of which row_cost knows no more than what is written. Zeroing two words, and two more kernels, take
-// 2 or 3 each.
-static ProductShape with_half_copies(ProductShape shape, npy_int64 values, npy_int64 words) {
-  shape.workspace += 4 * words;
-  shape.before_us = 8 + (8. * values - 4. * words) / 2.5e6;
-  return shape;
-}
-
 // The product that a correlation is to halves, with what is copied to workspace before.
 static ProductShape half_correlation_product(const Correlation &c, PyGpuArrayObject *out, npy_int64 workspace) {
   const Correlation pairs = paired_correlation(c);
@@ -267,11 +258,8 @@ static int choose_halves(bool allowed, const GpuRows &half_rows, const ProductSh
   }
   if (forced != NULL || !allowed || forced_row(direct_rows.family, &length) != NULL) return 0;
   const Card card = card_of(context);
-  const Choice half = cheapest_row(half_rows, halves, card), other = cheapest_row(direct_rows, direct, card);
-  if (half.row < 0) return 0;
-  *by_halves = row_cost(half_rows.rows[half.row], halves, half.splits, card) <
-               row_cost(direct_rows.rows[other.row], direct, other.splits, card);
-  if (tuning_file() == NULL) return 0;
+  *by_halves = halves_pay(half_rows, halves, direct_rows, direct, card);
+  if (tuning_file() == NULL || cheapest_row(half_rows, halves, card).row < 0) return 0;
   const std::string key = "halves_" + tuning_key(half_rows, halves, card) + ":" + tuning_key(direct_rows, direct, card);
   const Way halves_way = {"halves", 1}, direct_way = {"direct", 1};
   Way way;
