@@ -16,12 +16,12 @@ os.environ.setdefault("CONVNET_OPS_AUTOTUNE_FILE", os.path.join(config.compiledi
 # c_code/conv_shape.h has the same.
 _PAD_CODES = {"full": -1, "half": -2}
 
-PRECISIONS = ("float32", "tf32")
+PRECISIONS = ("float32", "tf32", "float16")
 
 AddConfigVar(
     "convnet_ops.precision",
     "The precision of convnet_ops' convolutions where they are given none: 'float32', or 'tf32', which lets the GPU "
-    "round operands to TF32.",
+    "round operands to TF32, or 'float16', which lets it store them as scaled float16 too.",
     EnumStr(*PRECISIONS),
     in_c_key=False,
 )
@@ -43,11 +43,14 @@ class BaseActs(ConvnetOp):
         Pixels between windows, (rows, columns); it may exceed the filter.
     groups : int
         Splits channels and filters into so many groups that see nothing of each other; it must divide both.
-    precision : {'float32', 'tf32'} or None
+    precision : {'float32', 'tf32', 'float16'} or None
         How a GPU multiplies float32 arrays. 'float32': to float32's accuracy. 'tf32': it may round each value to TF32,
         11 significant bits (errors of 3e-4 to 5e-4 of the norm), which tensor cores multiply up to twice as fast;
-        sums stay float32. None: what Theano's flag `convnet_ops.precision` says, 'float32' unless it is set. The CPU
-        computes in float32, and float64 stays float64, whatever it is.
+        sums stay float32. 'float16': it may do that, or multiply copies of the arrays as float16, which has 11 bits
+        too. Each array is scaled by a power of two that brings its largest magnitude near float16's limit: values below
+        2^-28 of that have fewer bits, and below 2^-39 none. Errors are those of 'tf32'. None: what Theano's flag
+        `convnet_ops.precision` says, 'float32' unless it is set. The CPU computes in float32, and float64 stays
+        float64, whatever it is.
     numGroups : int, optional
         The name of `groups` in patched copies of pylearn2.
     ignore_border : bool
@@ -74,6 +77,7 @@ class BaseActs(ConvnetOp):
         groups=int64,
         ignore_border=bool_t,
         tf32=bool_t,
+        float16=bool_t,
     )
 
     def __init__(
@@ -114,7 +118,9 @@ class BaseActs(ConvnetOp):
                 "%s: precision is %r; it must be %s" % (name, precision, " or ".join(map(repr, PRECISIONS)))
             )
         self.precision = precision
-        self.tf32 = precision == "tf32"
+        # What the GPU may round operands to: halves have the bits of TF32.
+        self.tf32 = precision in ("tf32", "float16")
+        self.float16 = precision == "float16"
         if not isinstance(ignore_border, bool):
             raise TypeError("%s: ignore_border is %r; it must be True or False" % (name, ignore_border))
         self.ignore_border = ignore_border

@@ -8,7 +8,14 @@ import numbers
 
 from convnet_ops.base import FirstOutputOp, GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families
+from convnet_ops.filter_acts import (
+    FilterActs,
+    correlate_rows,
+    correlation_families,
+    half_correlation_family,
+    half_families,
+    partial_families,
+)
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from convnet_ops.layout import ContiguousOnGpu
@@ -239,7 +246,11 @@ class GpuFusedFilterActs(GpuOp, FusedFilterActs):
         )
         + partial_families()[:1]
         + correlation_families()
-        + (tile_family("fused_tile_outputs", "outputs", "FusedTileOutputsArgs", _FUSED_FILES),)
+        + (
+            tile_family("fused_tile_outputs", "outputs", "FusedTileOutputsArgs", _FUSED_FILES),
+            half_correlation_family("fused_filter_acts_f16", files=_FUSED_FILES, struct="FusedHalfFilterActsArgs"),
+        )
+        + half_families("pair_channels", "PairChannelsArgs")
     )
 
     def make_node(self, images, filters, bias):

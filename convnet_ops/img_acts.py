@@ -8,7 +8,15 @@ import theano.tensor as T
 from convnet_ops import shapes, tiles
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, correlate_rows, correlation_families, partial_families, tile_size
+from convnet_ops.filter_acts import (
+    FilterActs,
+    correlate_rows,
+    correlation_families,
+    half_correlation_family,
+    half_families,
+    partial_families,
+    tile_size,
+)
 from convnet_ops.kernels import KernelFamily, Row
 from theano.gradient import DisconnectedType
 
@@ -148,3 +156,8 @@ class GpuImageActs(GpuOp, ImageActs):
         tiles.OUTPUTS,
     )
     kernel_families += correlation_families() + partial_families() + (_columns_family(),)
+    kernel_families += (
+        half_correlation_family("img_acts_f16", phases=True),
+        half_correlation_family("filter_acts_f16"),
+    )
+    kernel_families += half_families("pair_channels", "PairChannelsArgs")

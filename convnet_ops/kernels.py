@@ -27,7 +27,7 @@ Argument = namedtuple("Argument", "kind name")
 # is full of such blocks: TFLOP/s on an H200 (benchmarks/rows.py) where the row is one of a convolution; a row of weight
 # 0 is launched only when asked for by name. window and stride, where not 0, are the only ones that a row computes: both
 # known when it is compiled. capability is the least compute capability, times 10, of a row that needs tensor cores;
-# tf32 is 1 if it rounds its operands to TF32, which the op must allow.
+# tf32 is 1 if it rounds its operands to the 11 bits of TF32, or of halves, which the op must allow.
 Row = namedtuple(
     "Row",
     "name template threads blocks_per_sm tile_m tile_n vec_m vec_n weight window stride capability tf32",

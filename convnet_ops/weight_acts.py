@@ -7,7 +7,7 @@ those of tiles.py.
 from convnet_ops import tiles
 from convnet_ops.base import GpuOp, gpu_params, like
 from convnet_ops.base_acts import BaseActs
-from convnet_ops.filter_acts import FilterActs, partial_families, tile_size
+from convnet_ops.filter_acts import FilterActs, half_families, partial_families, tile_size
 from convnet_ops.kernels import KernelFamily, Row
 from theano.compile.ops import Shape_i
 from theano.gradient import DisconnectedType
@@ -112,6 +112,16 @@ def _rows():
     return rows + [Row("plain", "weight_acts_plain", 256)]
 
 
+def _half_rows():
+    # As in filter_acts.half_correlate_rows: not measured, put beside TF32's.
+    tiles = [
+        ("TensorByColumns<64, 64, 2, 2, 2>", 2, 2, 130),
+        ("TensorByColumns<64, 32, 2, 2, 2>", 3, 3, 112),
+        ("TensorByColumns<32, 32, 2, 2, 2>", 3, 4, 100),
+    ]
+    return [_row(4, "f16", *tile) for tile in tiles]
+
+
 def _row(vec, kind, product, stages, blocks_per_sm, weight):
     tile_m, tile_n, threads = tile_size(product)
     return Row(
@@ -124,7 +134,7 @@ def _row(vec, kind, product, stages, blocks_per_sm, weight):
         vec_n=vec,
         weight=weight,
         capability=0 if kind == "fma" else 80,
-        tf32=int(kind == "tf32"),
+        tf32=int(kind in ("tf32", "f16")),
     )
 
 
@@ -139,4 +149,6 @@ class GpuWeightActs(GpuOp, WeightActs):
         tiles.GRADIENTS,
         tiles.TAPS,
         tiles.FFT_GRADIENT_PRODUCTS,
-    ) + partial_families()
+        KernelFamily("weight_acts_f16", ["product.cuh", "weight_acts.cu"], "HalfWeightActsArgs", _half_rows()),
+    )
+    kernel_families += partial_families() + half_families("pair_images", "PairImagesArgs")

@@ -142,3 +142,57 @@ __device__ __forceinline__ void multiply_tf32(float (&c)[4], const float (&a)[4]
         "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 #endif
 }
+
+// c += a * b of halves (float16), a word holding two that are adjacent in k: a 16 x 16, b 16 x 8, c 16 x 8. Words lie in the
+// lanes as the floats of multiply_tf32() do, between begin_tf32() and end_tf32() too. The sum is rounded toward zero.
+__device__ __forceinline__ void multiply_halves(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+#if defined(CUDA_EMULATOR)
+  emulator_multiply_halves(c, a, b);
+#elif __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#endif
+}
+
+// A word of two numbers rounded to halves. Compute capability 8.0 and later, as above.
+__device__ __forceinline__ float two_halves(float first, float second) {
+#if defined(CUDA_EMULATOR)
+  return __uint_as_float(emulator_float_to_half(first) | (unsigned)emulator_float_to_half(second) << 16);
+#elif __CUDA_ARCH__ >= 800
+  unsigned word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return __uint_as_float(word);
+#else
+  return 0.f;
+#endif
+}
+
+// 2^exponent, for exponents from -126 to 127.
+__device__ __forceinline__ float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
+
+// The power of two that an array is multiplied by where it is stored as halves, from the bits of its largest finite magnitude:
+// that comes to lie in [2^14, 2^15), so that rounding makes no infinity of it, and what is no smaller than 2^-28 of it keeps
+// 11 bits. Of an array below 2^-112, where 2^126 is not enough, fewer binades do.
+__device__ __forceinline__ int half_exponent(int largest) {
+  return largest == 0 ? 0 : min(14 + 127 - (largest >> 23), 126);
+}
+
+// What makes up for that in the sums of products of two arrays, whose largest magnitudes are given. Both powers at once may be
+// no float, and one after the other may leave the floats on the way to a sum that is one: two steps of half the way do not.
+struct HalfScale {
+  float first, second;
+  __device__ __forceinline__ explicit HalfScale(const int *largest) {
+    const int exponent = -half_exponent(largest[0]) - half_exponent(largest[1]);
+    first = power_of_two(exponent / 2);
+    second = power_of_two(exponent - exponent / 2);
+  }
+  template <int kRows, int kColumns>
+  __device__ __forceinline__ void undo(float (&sum)[kRows][kColumns]) const {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) sum[i][j] = sum[i][j] * first * second;
+  }
+};

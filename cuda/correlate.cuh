@@ -62,6 +62,19 @@ template <typename Product>
 __device__ __forceinline__ void finish_sums(const CorrelateArgs &, const Product &, int group, int m_begin,
                                             float (&sum)[Product::kRows][Product::kPieces][4]) {}
 
+// Images and filters are words of halves (halves.cu): `channels` counts pairs of channels, and n is divisible by 4.
+struct HalfCorrelateArgs : CorrelateArgs {
+  const int *largest;    // the bits of both arrays' largest magnitudes
+};
+
+template <typename Product>
+__device__ __forceinline__ void finish_sums(const HalfCorrelateArgs &a, const Product &, int group, int m_begin,
+                                            float (&sum)[Product::kRows][Product::kPieces][4]) {
+  const HalfScale scale(a.largest);
+#pragma unroll
+  for (int i = 0; i < Product::kRows; ++i) scale.undo(sum[i]);
+}
+
 template <typename Product, int kDepth, int kStages, int kVecN, bool kPhases, typename Args>
 __device__ __forceinline__ void correlate(const Args &a) {
   constexpr int kTileM = Product::kTileM;

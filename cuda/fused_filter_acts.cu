@@ -36,6 +36,19 @@ __device__ __forceinline__ void finish_sums(const FusedFilterActsArgs &a, const 
     activate_all(kSigmoid);
 }
 
+struct FusedHalfFilterActsArgs : FusedFilterActsArgs {
+  const int *largest;    // as in HalfCorrelateArgs
+};
+
+template <typename Product>
+__device__ __forceinline__ void finish_sums(const FusedHalfFilterActsArgs &a, const Product &product, int group, int m_begin,
+                                            float (&sum)[Product::kRows][Product::kPieces][4]) {
+  const HalfScale scale(a.largest);
+#pragma unroll
+  for (int i = 0; i < Product::kRows; ++i) scale.undo(sum[i]);
+  finish_sums(static_cast<const FusedFilterActsArgs &>(a), product, group, m_begin, sum);
+}
+
 struct FusedFilterActsPlainArgs : FilterActsArgs {
   const float *bias;     // (groups * filters_per_group)
   int activation;

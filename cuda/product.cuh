@@ -6,7 +6,8 @@
 //            float32's accuracy: v = high + low, both TF32, which is v to 21 bits or more, and a * b is high * high +
 //            high * low + low * high. Tensor cores round sums toward zero, which would add up: so they sum only kChunk * 8
 //            products at a time, and those sums are added to the thread's by rounding to nearest (Ootomo and Yokota
-//            2022). An infinite operand gives NaN, since its low part is inf - inf.
+//            2022). An infinite operand gives NaN, since its low part is inf - inf. kParts = 2: an operand is a word of two
+//            halves (halves.cu), adjacent in the sum, which are multiplied as they are; k counts words.
 //
 // Tiles that lie as [k][m] and [k][n] (ByRows) are read four adjacent values at a time; which row of the tensor core's
 // matrix such a value becomes is free, so that a thread's sums come out as four adjacent columns too. Rows of the tile
@@ -21,13 +22,15 @@ template <int kParts>
 struct Tf32Parts {
   float high, low;
   __device__ __forceinline__ Tf32Parts(float value, unsigned mask) {
-    high = kParts == 3 ? __uint_as_float(__float_as_uint(value) & mask) : value * (1.f + 0.35f / 1024);
+    high = kParts == 3   ? __uint_as_float(__float_as_uint(value) & mask)
+           : kParts == 2 ? value
+                         : value * (1.f + 0.35f / 1024);
     low = kParts == 3 ? value - high : 0.f;
   }
 };
 
-// One step of kChunk * 8 products of kTilesM x kTilesN matrices: a(i, step, j) and b(i, step, j) are element j of the
-// operands, sum(i, j, e) the sums of one part, to which those of three parts are added by add(i, j, e, value).
+// One step of kChunk * 8 products, or words, of kTilesM x kTilesN matrices: a(i, step, j) and b(i, step, j) are element j of
+// the operands, sum(i, j, e) the sums of one part, to which those of three parts are added by add(i, j, e, value).
 template <int kTilesM, int kTilesN, int kChunk, int kParts, typename A, typename B, typename Sum, typename Add>
 __device__ __forceinline__ void multiply_chunk(A a, B b, Sum sum, Add add) {
   const unsigned mask = tf32_mask();
@@ -67,7 +70,10 @@ __device__ __forceinline__ void multiply_chunk(A a, B b, Sum sum, Add add) {
           multiply_tf32(part, operands.a_low[i][c], operands.b_high[j][c]);
           multiply_tf32(part, operands.a_high[i][c], operands.b_low[j][c]);
         }
-        multiply_tf32(part, operands.a_high[i][c], operands.b_high[j][c]);
+        if (kParts == 2)
+          multiply_halves(part, operands.a_high[i][c], operands.b_high[j][c]);
+        else
+          multiply_tf32(part, operands.a_high[i][c], operands.b_high[j][c]);
       }
 #pragma unroll
       for (int e = 0; e < 4; ++e)

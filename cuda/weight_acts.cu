@@ -38,8 +38,22 @@ struct WeightActsArgs {
   Divisor by_m_tiles;
 };
 
-template <typename Product, int kDepth, int kStages, int kVec>
-__device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
+// What happens to a thread's sums before they are stored, in an overload for another struct: here nothing.
+template <int kRows, int kColumns>
+__device__ __forceinline__ void finish_sums(const WeightActsArgs &, float (&sum)[kRows][kColumns]) {}
+
+// Images and hid_grads are words of two halves each (halves.cu), and n counts words.
+struct HalfWeightActsArgs : WeightActsArgs {
+  const int *largest;      // the bits of both arrays' largest magnitudes
+};
+
+template <int kRows, int kColumns>
+__device__ __forceinline__ void finish_sums(const HalfWeightActsArgs &a, float (&sum)[kRows][kColumns]) {
+  HalfScale(a.largest).undo(sum);
+}
+
+template <typename Product, int kDepth, int kStages, int kVec, typename Args>
+__device__ __forceinline__ void weight_acts(const Args &a) {
   constexpr int kTileM = Product::kTileM;
   constexpr int kTileN = Product::kTileN;
   constexpr int kThreads = Product::kThreads;
@@ -132,6 +146,7 @@ __device__ __forceinline__ void weight_acts(const WeightActsArgs &a) {
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 
+  finish_sums(a, sum);
   float *partial = a.partials + (size_t)blockIdx.y * a.taps * a.filter_count;
   const bool both = gridDim.y == 1 && a.gradient != a.partials;
   // Whether adjacent columns are stored at once.

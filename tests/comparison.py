@@ -5,7 +5,7 @@ import numpy as np
 
 def tolerance(dtype, terms, precision="float32", products=1000):
     """The error allowed for sums of `terms` products, as a share of the norm; `products` are those of all sums."""
-    if precision == "tf32":
+    if precision in ("tf32", "float16"):
         # Two operands are each off by up to 0.7 of a unit in the eleventh bit, which few products do not even out.
         return 1e-3 if products >= 16 else 1.4e-3
     if dtype == "float64":

@@ -127,6 +127,40 @@ def check_tiles(op_class):
             assert_close(outputs[0], wanted, 300, "%s by tiles %s" % (op_class.__name__, name))
 
 
+def test_halves_are_tried_and_have_answers_of_their_own():
+    for op_class in (FilterActs, ImageActs, WeightActs):
+        yield check_halves, op_class
+
+
+def check_halves(op_class):
+    gpu_or_skip()
+    arrays, wanted = case(op_class, 2)
+    name = GPU_TWINS[op_class].kernel_families[0].name
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "answers.txt")
+
+        def run_half(path):
+            outputs, printed = run_tuned(path, op_class(stride=2, precision="float16"), *arrays, variant="tiles=none")
+            assert_close(outputs[0], wanted, 300, "tuned %s" % op_class.__name__, "float16")
+            return printed
+
+        run_half(path)
+        keys = [line.split()[0] for line in lines_of(path)]
+        (halves,) = [key for key in keys if key.startswith("halves_%s_f16:" % name)]
+        # Both ways were timed, each with its rows.
+        assert any(key.startswith(name + "_f16:") for key in keys), keys
+        assert any(key.startswith(name + ":") for key in keys), keys
+        for answer in ("halves", "direct"):
+            followed = os.path.join(folder, answer)
+            write(followed, "%s %s 1" % (halves, answer))
+            printed = run_half(followed)
+            assert (name + "_f16: " in printed) == (answer == "halves"), printed
+        # 'tf32' asks nothing of the kind.
+        tf32 = os.path.join(folder, "tf32.txt")
+        _, printed = run_tuned(tf32, op_class(stride=2, precision="tf32"), *arrays, variant="tiles=none")
+        assert "_f16" not in printed and not any("f16" in line for line in lines_of(tf32)), printed
+
+
 def test_a_file_that_cannot_be_written_is_an_error():
     gpu_or_skip()
     arrays = [np.ones(shape, "float32") for shape in ((3, 5, 5, 4), (3, 2, 2, 4))]

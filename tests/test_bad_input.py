@@ -48,7 +48,11 @@ def test_arguments():
         (TypeError, ["FilterActs: groups is 2.0", "an int"], lambda: FilterActs(groups=2.0)),
         (ValueError, ["groups is 2 and numGroups is 3"], lambda: FilterActs(groups=2, numGroups=3)),
         (ValueError, ["WeightActs: partial_sum is 0", "at least 1"], lambda: WeightActs(partial_sum=0)),
-        (ValueError, ["FilterActs: precision is 'half'", "'float32'"], lambda: FilterActs(precision="half")),
+        (
+            ValueError,
+            ["FilterActs: precision is 'half'", "'float32' or 'tf32' or 'float16'"],
+            lambda: FilterActs(precision="half"),
+        ),
         (ValueError, ["MaxPool: ds is 0", "at least 1"], lambda: MaxPool(0, 1)),
         (ValueError, ["MaxPool: stride is (2, 0)", "at least 1"], lambda: MaxPool(2, (2, 0))),
         (ValueError, ["MaxPool: outputs is -1", "at least 0"], lambda: MaxPool(2, 2, 0, -1)),

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 from convnet_ops import FilterActs, ImageActs, WeightActs, reference
+from convnet_ops.base_acts import PRECISIONS
 
 from tests import problems
 from tests.comparison import assert_close
@@ -50,6 +51,9 @@ class ConvCase(object):
         elif processor.variant.startswith("img_acts_columns="):
             outputs = self.hid[0].size
             allowed = self.problem.groups == 1 and self.problem.filters[3] % row.vec_m == 0 and outputs % row.vec_n == 0
+        elif "_f16=" in processor.variant:
+            # Copied into words, every batch becomes one that 4 divides.
+            allowed = True
         else:
             allowed = row is None or row.vec_n == 1 or self.batch_allows_loads_of_4()
         return processor.run(op, *arrays, allowed=allowed)
@@ -148,11 +152,91 @@ def check_images_beside_tiles(op_class):
         ConvCase(problem, "float32").check(op_class, Processor("gpu", "tiles=fft_12x12,tile_images=%d" % by_tiles))
 
 
+HALVES = {FilterActs: "filter_acts_f16", ImageActs: "img_acts_f16", WeightActs: "weight_acts_f16"}
+
+
+def half_case(images=1, filters=1, hid=1):
+    """A case of odd sizes whose arrays are multiplied by these numbers."""
+    case = ConvCase(next(problem for problem in problems.CONV_PROBLEMS if problem.name == "odd sizes"), "float32")
+    for array, factor in ((case.images, images), (case.filters, filters), (case.hid, hid)):
+        array *= np.float32(factor)
+    case.out = reference.filter_acts(case.images, case.filters, **case.options)
+    return case
+
+
+def half_processor(op_class):
+    """The GPU with the last row of halves."""
+    op = op_class(precision="float16")
+    return gpu(op, True)[-1]
+
+
+def test_halves_of_any_scale():
+    for op_class in OPS:
+        yield check_scales, op_class
+
+
+def check_scales(op_class):
+    gpu_or_skip()
+    # Largest values of about 4 times these: up to float32's limits.
+    for scales in ((1e30, 1e-30, 1), (1e-30, 1e30, 1), (1e18, 1e18, 1e18), (1e-18, 1e-18, 1e-18), (1e-37, 1e37, 1)):
+        half_case(*scales).check(op_class, half_processor(op_class), "float16")
+    for scales in ((0, 1, 1), (1, 0, 0)):
+        case = half_case(*scales)
+        if scales[0] == 0 and op_class is ImageActs:
+            case.hid[...] = 0
+        arrays = {
+            FilterActs: (case.images, case.filters),
+            ImageActs: (case.hid, case.filters, case.size),
+            WeightActs: (case.images, case.hid, case.taps),
+        }[op_class]
+        out = case.run(op_class(precision="float16", **case.options), half_processor(op_class), *arrays)[0]
+        assert not out.any()
+
+
+def test_halves_of_infinities():
+    for op_class in OPS:
+        yield check_infinities, op_class
+
+
+def check_infinities(op_class):
+    gpu_or_skip()
+    case = half_case(1e10, 1, 1)
+    # In other channels and images of the first operand, which is far too large for halves as it is.
+    first = case.hid if op_class is ImageActs else case.images
+    first[0, 1, 1, 0], first[2, 2, 3, 2] = np.inf, np.nan
+    arrays, wanted = {
+        FilterActs: lambda: ((first, case.filters), reference.filter_acts(first, case.filters)),
+        ImageActs: lambda: (
+            (first, case.filters, case.size),
+            reference.img_acts(first, case.filters, tuple(case.size)),
+        ),
+        WeightActs: lambda: ((first, case.hid, case.taps), reference.weight_acts(first, case.hid, tuple(case.taps))),
+    }[op_class]()
+    out = case.run(op_class(precision="float16"), half_processor(op_class), *arrays)[0]
+    finite = np.isfinite(wanted)
+    assert 0 < finite.sum() < finite.size
+    np.testing.assert_array_equal(out[~finite], wanted[~finite])
+    assert_close(out[finite], wanted[finite], 1000, op_class.__name__, "float16")
+
+
+def test_halves_want_their_precision():
+    gpu_or_skip()
+    case = half_case()
+    for op_class in OPS:
+        for precision in ("float32", "tf32"):
+            try:
+                case.check(op_class, half_processor(op_class), precision)
+            except ValueError as error:
+                assert HALVES[op_class] in str(error) and "wants precision 'float16'" in str(error), error
+            else:
+                raise AssertionError("no error")
+
+
 def check_gpu(op_class, problem):
     gpu_or_skip()
     case = ConvCase(problem, "float32")
     number = problems.CONV_PROBLEMS.index(problem)
-    for precision in ("float32", "tf32"):
+    for precision in PRECISIONS:
         op = op_class(precision=precision, **case.options)
         for processor in gpu(op, problem.tier == "quick", number):
             case.check(op_class, processor, precision)

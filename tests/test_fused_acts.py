@@ -79,6 +79,8 @@ def check_gpu_values(problem, activation):
     # The last image by the direct kernels.
     rows += [Processor("gpu", "tiles=%s,tile_images=%d" % (row.name, problem.images[3] - 1)) for row in possible[-1:]]
     check_values(problem, activation, gpu(FusedFilterActs(), all_rows=False) + rows, "float32")
+    halves = gpu(FusedFilterActs(precision="float16"), False, PROBLEMS.index(problem))
+    check_values(problem, dict(activation, precision="float16"), halves, "float32")
 
 
 def check_values(problem, activation, processors, dtype):
@@ -89,11 +91,13 @@ def check_values(problem, activation, processors, dtype):
     filters = (rng.standard_normal(problem.filters) / np.sqrt(terms)).astype(dtype)
     bias = rng.standard_normal(filters.shape[3]).astype(dtype)
     options = dict(pad=problem.pad, stride=problem.stride, groups=problem.groups)
-    wanted = reference.fused_filter_acts(images, filters, bias, **dict(options, **activation))
+    precision = activation.get("precision", "float32")
+    as_reference = {name: value for name, value in activation.items() if name != "precision"}
+    wanted = reference.fused_filter_acts(images, filters, bias, **dict(options, **as_reference))
     for processor in processors:
         (out,) = processor.run(FusedFilterActs(**dict(options, **activation)), images, filters, bias)
         what = "%s, %s, on %r" % (activation, problem.name, processor)
-        assert_close(out, wanted, terms, what)
+        assert_close(out, wanted, terms, what, precision)
 
 
 # Several blocks a channel, whole and not, with loads of 4 and of 1; a channel smaller than a block; one value.

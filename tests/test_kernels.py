@@ -98,6 +98,35 @@ def test_choice_follows_precision_and_card():
     assert choose(family, 384, many, 1728, card=(108, 80))[0].startswith("3xtf32_")
 
 
+def halves_pay(channels, m, n, size, taps, card=(132, 90)):
+    """Whether FilterActs takes halves, not TF32, for size x size outputs of stride 1."""
+    families = {family.name: family for family in GpuFilterActs.kernel_families}
+    half_rows, rows = families["filter_acts_f16"], families["filter_acts"]
+    body = "".join(
+        "%s\n  const GpuRows %s = {\"%s\", %s_rows, %d};\n"
+        % (rows_as_cpp(family, table + "_rows"), table, family.name, table, len(family.rows))
+        for table, family in (("halves", half_rows), ("floats", rows))
+    )
+    body += """
+  const long long channels = atoll(argv[1]), m = atoll(argv[2]), n = atoll(argv[3]), columns = n * atoll(argv[4]);
+  const long long taps = atoll(argv[5]), pairs = (channels + 1) / 2;
+  const ProductShape of_floats = {m, columns, 1, 4, 4, n, 1, 0, 0, channels * taps, 1, 1, true, 0, false};
+  const ProductShape of_words = {m, columns, 1, 4, 4, n, 1, 0, 0, pairs * taps, 1, 1, true, 0, false};
+  const Card card = {atoi(argv[6]), atoi(argv[7])};
+  const long long values = channels * (columns + taps * m), words = pairs * (columns + taps * m);
+  printf("%d",
+    cheapest_cost(halves, with_half_copies(of_words, values, words), card) < cheapest_cost(floats, of_floats, card));"""
+    return run_program(["choose_row.h"], body, (channels, m, n, size**2, taps**2) + card) == "1"
+
+
+def test_halves_pay_where_there_is_much_to_multiply():
+    assert halves_pay(384, 256, 128, 13, 3)
+    # Copies take longer than the products; one channel leaves half of each word empty; a card without tensor cores.
+    assert not halves_pay(384, 16, 128, 13, 1)
+    assert not halves_pay(1, 256, 128, 55, 5)
+    assert not halves_pay(384, 256, 128, 13, 3, card=(40, 75))
+
+
 def test_choice_splits_sums_where_tiles_are_few():
     family = GpuFilterActs.kernel_families[0]
     row, splits = choose(family, 384, 169, 1728, vec_n=1, run=1, splits=(1, 64))

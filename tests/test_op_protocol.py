@@ -71,6 +71,9 @@ def test_precision_comes_from_theanos_flag():
         theano.config.convnet_ops.precision = previous
     assert pickle.loads(pickle.dumps(op, -1)) == op and op.precision == "tf32"
     assert FilterActs(precision="float32").like_this(ImageActs) == ImageActs(precision="float32")
+    # What rounds to halves may round to TF32.
+    halves = FilterActs(precision="float16").like_this(ImageActs)
+    assert halves.float16 and halves.tf32 and not op.float16 and halves != ImageActs(precision="tf32")
 
 
 def test_str_names_the_op_and_its_arguments():

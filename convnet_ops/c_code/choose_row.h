@@ -34,7 +34,8 @@ static inline bool same_card(const Card &a, const Card &b) {
 // and columns differ. depth is the length of the sums, which blocks may share: least_splits to most_splits of them; tf32
 // says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel beforehand. accurate
 // asks for sums with the rounding of few additions, whatever their length: those of tensor cores. streamed: a block goes on to its
-// next tile with the loads under way. Ops that multiply nothing leave the last ones 0.
+// next tile with the loads under way. before_us: microseconds of what else is done beforehand. Ops that multiply nothing leave
+// the last ones 0.
 struct ProductShape {
   long long m, n, batches;
   int vec_m, vec_n;
@@ -46,6 +47,7 @@ struct ProductShape {
   long long workspace;
   bool accurate;
   bool streamed;
+  double before_us;
 };
 
 // A row of a table, and how many blocks share a sum.
@@ -118,6 +120,7 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   double time = (full_blocks * depth + overhead_blocks * overhead) * row.tile_m * row.tile_n * 2 / flop_per_us;
   // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9.
   if (shape.workspace > 0) time += 3 + 2. * shape.workspace / 2.5e6;
+  time += shape.before_us;
   // A second kernel, which reads all that the splits have written.
   if (splits > 1) time += 3 + 8. * splits * shape.m * shape.n * shape.batches / 3e6;
   return time;
@@ -164,7 +167,8 @@ static inline bool same_shape(const ProductShape &a, const ProductShape &b) {
   return a.m == b.m && a.n == b.n && a.batches == b.batches && a.vec_m == b.vec_m && a.vec_n == b.vec_n &&
          a.run == b.run && a.trimmed == b.trimmed && a.window == b.window && a.stride == b.stride && a.depth == b.depth &&
          a.least_splits == b.least_splits && a.most_splits == b.most_splits && a.tf32 == b.tf32 &&
-         a.workspace == b.workspace && a.accurate == b.accurate && a.streamed == b.streamed;
+         a.workspace == b.workspace && a.accurate == b.accurate && a.streamed == b.streamed &&
+         a.before_us == b.before_us;
 }
 
 // The cheapest row that supports the shape, with its splits; row -1 if there is none. The last answers are remembered.
@@ -191,6 +195,15 @@ static inline Choice cheapest_row(const GpuRows &table, const ProductShape &shap
 static inline double cheapest_cost(const GpuRows &rows, const ProductShape &shape, const Card &card) {
   const Choice choice = cheapest_row(rows, shape, card);
   return choice.row < 0 ? HUGE_VAL : row_cost(rows.rows[choice.row], shape, choice.splits, card);
+}
+
+// A product of halves whose operands are so many values: makes it count how these are read, once for the largest magnitude
+// and once for the copy, of which row_cost knows no more than what is written. Zeroing two words, and two more kernels, take
+// 2 or 3 each.
+static inline ProductShape with_half_copies(ProductShape shape, long long values, long long words) {
+  shape.workspace += 4 * words;
+  shape.before_us = 8 + (8. * values - 4. * words) / 2.5e6;
+  return shape;
 }
 
 #endif

@@ -22,9 +22,63 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool
   return run_correlation(op, table, c, shape, out, context, args, launch, sum);
 }
 
+// A new array of words of two channels each, or NULL with an exception, from (groups, channels, rows, inner); `largest` is
+// where its largest magnitude is.
+PyGpuArrayObject *paired_channels(const char *op, PyGpuArrayObject *source, DeviceArray largest, npy_int64 groups,
+                                  npy_int64 channels, npy_int64 rows, npy_int64 inner, PyGpuContextObject *context) {
+  const npy_int64 padded = (inner + 3) / 4 * 4;
+  const npy_int64 dims[4] = {groups, (channels + 1) / 2, rows, padded};
+  PyGpuArrayObject *words = new_workspace(op, dims, context);
+  if (words == NULL) return NULL;
+  const int vec = vector_width(inner, source, NULL);
+  PairChannelsArgs args;
+  args.source = device_array(source);
+  args.largest = largest;
+  args.out = device_array(words);
+  args.channels = (int)channels;
+  args.inner = (int)inner;
+  args.size = (int)(dims[0] * dims[1] * dims[2] * padded / vec);
+  args.by_padded = make_divisor(padded / vec);
+  args.by_rows = make_divisor(rows);
+  args.by_pairs = make_divisor(dims[1]);
+  size_t grid[3];
+  elementwise_grid(args.size, 256, grid);
+  if (pair_channels_launch(vec == 4 ? 0 : 1, grid, &args, context) == 0) return words;
+  Py_DECREF(words);
+  return NULL;
+}
+
+// A correlation by halves, from images and filters as they are; c says how these lie. Runs the best row of `table` with *args.
+template <typename Args, typename Launch, typename Sum>
+int half_correlation(const char *op, const GpuRows &table, const Correlation &c, const ProductShape &shape,
+                     PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context,
+                     Args *args, Launch launch, Sum sum) {
+  const npy_int64 largest_dims[4] = {1, 1, 1, 2};
+  const OwnedGpuArray largest(allocate(op, "workspace", 4, largest_dims, context, GA_INT));
+  if (largest.get() == NULL) return -1;
+  LargestArgs largest_args;
+  size_t grid[3];
+  if (fill_largest_args(op, images, image_count(c), filters, filter_count(c), largest.get(), context, &largest_args,
+                        grid) != 0 ||
+      largest_magnitudes_launch(0, grid, &largest_args, context) != 0)
+    return -1;
+  DeviceArray of_filters = device_array(largest.get());
+  of_filters.offset += sizeof(int);
+  const OwnedGpuArray image_words(
+      paired_channels(op, images, device_array(largest.get()), c.groups, c.channels, c.rows * c.cols, c.n, context));
+  if (image_words.get() == NULL) return -1;
+  const OwnedGpuArray filter_words(paired_channels(op, filters, of_filters, 1, c.channels, c.taps_y * c.taps_x * c.groups,
+                                                   c.filter_group, context));
+  if (filter_words.get() == NULL) return -1;
+  args->images = device_array(image_words.get());
+  args->filters = device_array(filter_words.get());
+  args->largest = device_array(largest.get());
+  return run_correlation(op, table, paired_correlation(c), shape, out, context, args, launch, sum);
+}
+
 // A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
-// the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the other kernels
-// are tile_patches, tile_filters and, for the products, filter_acts or fft_products.
+// the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the
+// other kernels are tile_patches, tile_filters and, for the products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
 int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
                      PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,

@@ -38,26 +38,40 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
   const Correlation c = forward_correlation(&s);
   const auto product = [&](npy_int64 n) { return padded_product(c, n, params->tf32); };
   const npy_int64 batch = cheapest_batch(filter_acts_rows(), s.n, card_of(params->context), product);
-  const auto run = [&](const TilePlan &plan) {
-    if (plan.row >= 0) {
-      TileOutputsArgs outputs;
-      const int failed =
-          tile_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
-                           params->context, &outputs, [&](const size_t *grid) {
-                             return tile_outputs_launch(plan.row, grid, &outputs, params->context);
-                           });
-      if (failed || plan.images == s.n) return failed;
-    }
+  const auto add_partials = [&](const SplitSums &sums) {
+    SumPartialsArgs sum_args;
+    size_t grid[3];
+    fill_sum_args(sums, *out, &sum_args, grid);
+    return sum_partials_launch(0, grid, &sum_args, params->context);
+  };
+  const auto run_direct = [&](const TilePlan &plan) {
     CorrelateArgs args;
     return direct_correlation(
-        op, filter_acts_rows(), direct_part(c, plan, batch), params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
-        [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); },
-        [&](const SplitSums &sums) {
-          SumPartialsArgs sum_args;
-          size_t grid[3];
-          fill_sum_args(sums, *out, &sum_args, grid);
-          return sum_partials_launch(0, grid, &sum_args, params->context);
-        });
+        op, filter_acts_rows(), direct_part(c, plan, batch), params->tf32, image_array.get(), filter_array.get(), *out,
+        params->context, &args,
+        [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); }, add_partials);
   };
-  return run_correlation_plan(filter_acts_rows(), product(batch), filter_acts_rows(), c, *out, params->context, run);
+  const ProductShape halves = half_correlation_product(c, *out, 0);
+  const auto run_halves = [&] {
+    HalfCorrelateArgs args;
+    return half_correlation(
+        op, filter_acts_f16_rows(), c, halves, image_array.get(), filter_array.get(), *out, params->context, &args,
+        [&](int row, const size_t *grid) { return filter_acts_f16_launch(row, grid, &args, params->context); }, add_partials);
+  };
+  bool by_halves;
+  if (choose_halves(params->float16, filter_acts_f16_rows(), halves, filter_acts_rows(), product(batch), params->context, *out,
+                    run_halves, [&] { return run_direct(no_tiles()); }, &by_halves) != 0)
+    return -1;
+  const auto run = [&](const TilePlan &plan) {
+    if (plan.row < 0) return by_halves ? run_halves() : run_direct(plan);
+    TileOutputsArgs outputs;
+    const int failed =
+        tile_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out, params->context,
+                         &outputs, [&](const size_t *grid) {
+                           return tile_outputs_launch(plan.row, grid, &outputs, params->context);
+                         });
+    return failed || plan.images == s.n ? failed : run_direct(plan);
+  };
+  return run_correlation_plan(by_halves ? filter_acts_f16_rows() : filter_acts_rows(), by_halves ? halves : product(batch),
+                              filter_acts_rows(), c, *out, params->context, run);
 }

@@ -42,34 +42,50 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
   const Correlation c = forward_correlation(&s);
   const auto product = [&](npy_int64 n) { return padded_product(c, n, params->tf32); };
   const npy_int64 batch = cheapest_batch(fused_filter_acts_rows(), s.n, card_of(params->context), product);
-  const auto run = [&](const TilePlan &plan) {
-    if (plan.row >= 0) {
-      FusedTileOutputsArgs outputs;
-      outputs.bias = device_array(bias_array.get());
-      outputs.activation = (int)params->activation_code;
-      outputs.slope = (float)params->slope;
-      const int failed =
-          tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
-                           params->context, &outputs, [&](const size_t *row_grid) {
-                             return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
-                           });
-      if (failed || plan.images == s.n) return failed;
-    }
+  const auto add_partials = [&](const SplitSums &sums) {
+    FusedSumPartialsArgs sum_args;
+    fill_sum_args(sums, *out, &sum_args, grid);
+    sum_args.bias = device_array(bias_array.get());
+    sum_args.activation = (int)params->activation_code;
+    sum_args.slope = (float)params->slope;
+    sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * sums.inner);
+    return fused_sum_partials_launch(0, grid, &sum_args, params->context);
+  };
+  const auto run_direct = [&](const TilePlan &plan) {
     FusedFilterActsArgs args;
     fill(&args);
     return direct_correlation(
-        op, fused_filter_acts_rows(), direct_part(c, plan, batch), params->tf32, image_array.get(), filter_array.get(), *out, params->context, &args,
+        op, fused_filter_acts_rows(), direct_part(c, plan, batch), params->tf32, image_array.get(), filter_array.get(), *out,
+        params->context, &args,
         [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
-        [&](const SplitSums &sums) {
-          FusedSumPartialsArgs sum_args;
-          fill_sum_args(sums, *out, &sum_args, grid);
-          sum_args.bias = args.bias;
-          sum_args.activation = args.activation;
-          sum_args.slope = args.slope;
-          sum_args.by_plane = make_divisor(s.out_rows * s.out_cols * sums.inner);
-          return fused_sum_partials_launch(0, grid, &sum_args, params->context);
-        });
+        add_partials);
   };
-  return run_correlation_plan(fused_filter_acts_rows(), product(batch), fused_filter_acts_rows(), c, *out, params->context,
-                              run);
+  const ProductShape halves = half_correlation_product(c, *out, 0);
+  const auto run_halves = [&] {
+    FusedHalfFilterActsArgs args;
+    fill(&args);
+    return half_correlation(
+        op, fused_filter_acts_f16_rows(), c, halves, image_array.get(), filter_array.get(), *out, params->context, &args,
+        [&](int row, const size_t *row_grid) { return fused_filter_acts_f16_launch(row, row_grid, &args, params->context); },
+        add_partials);
+  };
+  bool by_halves;
+  if (choose_halves(params->float16, fused_filter_acts_f16_rows(), halves, fused_filter_acts_rows(), product(batch),
+                    params->context, *out, run_halves, [&] { return run_direct(no_tiles()); }, &by_halves) != 0)
+    return -1;
+  const auto run = [&](const TilePlan &plan) {
+    if (plan.row < 0) return by_halves ? run_halves() : run_direct(plan);
+    FusedTileOutputsArgs outputs;
+    outputs.bias = device_array(bias_array.get());
+    outputs.activation = (int)params->activation_code;
+    outputs.slope = (float)params->slope;
+    const int failed =
+        tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
+                         params->context, &outputs, [&](const size_t *row_grid) {
+                           return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
+                         });
+    return failed || plan.images == s.n ? failed : run_direct(plan);
+  };
+  return run_correlation_plan(by_halves ? fused_filter_acts_f16_rows() : fused_filter_acts_rows(),
+                              by_halves ? halves : product(batch), fused_filter_acts_rows(), c, *out, params->context, run);
 }

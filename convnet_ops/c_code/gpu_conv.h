@@ -153,6 +153,12 @@ static npy_int64 correlation_outputs(const Correlation &c) {
   return c.groups * c.m / (c.phases_y * c.phases_x) * c.out_rows * c.out_cols * correlation_images(c);
 }
 
+// The plan of a convolution by direct kernels alone.
+static TilePlan no_tiles() {
+  const TilePlan plan = {-1};
+  return plan;
+}
+
 // What the tiles of `plan` leave of a correlation to the direct kernels: the images behind theirs, or all of them, padded to n.
 static Correlation direct_part(Correlation c, const TilePlan &plan, npy_int64 n) {
   c.out_first = plan.images;
@@ -245,6 +251,55 @@ static PyGpuArrayObject *new_workspace(const char *op, const npy_int64 *dims, Py
 
 static npy_int64 array_bytes(const npy_int64 *dims) { return 4 * dims[0] * dims[1] * dims[2] * dims[3]; }
 
+// A correlation as one of words, which hold two channels each (cuda/halves.cu).
+static Correlation paired_correlation(Correlation c) {
+  c.channels = (c.channels + 1) / 2;
+  c.n = (c.out_n + 3) / 4 * 4;
+  c.filter_group = (c.filter_group + 3) / 4 * 4;
+  c.filter_stride = c.groups * c.filter_group;
+  return c;
+}
+
+static npy_int64 image_count(const Correlation &c) { return c.groups * c.channels * c.rows * c.cols * c.n; }
+static npy_int64 filter_count(const Correlation &c) { return c.channels * c.taps_y * c.taps_x * c.groups * c.filter_group; }
+
+// The product that a correlation is to halves, with what is copied to workspace before.
+static ProductShape half_correlation_product(const Correlation &c, PyGpuArrayObject *out, npy_int64 workspace) {
+  const Correlation pairs = paired_correlation(c);
+  return with_half_copies(correlation_product(pairs, vector_width(pairs.n, out, NULL), true, workspace),
+                          image_count(c) + filter_count(c), image_count(pairs) + filter_count(pairs));
+}
+
+// Whether a convolution multiplies halves, by run_halves(), or takes the direct kernels, by run_direct(): as
+// CONVNET_OPS_VARIANT names a row of theirs or of the others, else what is estimated to be faster, or with tuning was.
+// Returns 0, or -1 with an exception.
+template <typename Halves, typename Direct>
+static int choose_halves(bool allowed, const GpuRows &half_rows, const ProductShape &halves, const GpuRows &direct_rows,
+                         const ProductShape &direct, PyGpuContextObject *context, PyGpuArrayObject *out, Halves run_halves,
+                         Direct run_direct, bool *by_halves) {
+  size_t length;
+  const char *forced = forced_row(half_rows.family, &length);
+  *by_halves = forced != NULL;
+  if (forced != NULL && !allowed) {
+    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: %s=%.200s wants precision 'float16'", half_rows.family, forced);
+    return -1;
+  }
+  if (forced != NULL || !allowed || forced_row(direct_rows.family, &length) != NULL) return 0;
+  const Card card = card_of(context);
+  *by_halves = cheapest_cost(half_rows, halves, card) < cheapest_cost(direct_rows, direct, card);
+  if (tuning_file() == NULL || cheapest_row(half_rows, halves, card).row < 0) return 0;
+  const std::string key = "halves_" + tuning_key(half_rows, halves, card) + ":" + tuning_key(direct_rows, direct, card);
+  const Way halves_way = {"halves", 1}, direct_way = {"direct", 1};
+  Way way;
+  if (fastest_way(
+          key, out, [&](const Way &known) { return known.name == halves_way.name || known.name == direct_way.name; },
+          [&] { return std::vector<Way>{direct_way, halves_way}; },
+          [&](const Way &tried) { return tried.name == halves_way.name ? run_halves() : run_direct(); }, &way) != 0)
+    return -1;
+  *by_halves = way.name == halves_way.name;
+  return 0;
+}
+
 static TileProblem tile_problem(const Correlation &c, bool tf32) {
   const TileProblem problem = {c.groups,
                                c.channels * c.stride_y * c.stride_x,
@@ -256,6 +311,27 @@ static TileProblem tile_problem(const Correlation &c, bool tf32) {
                                (c.taps_x + c.stride_x - 1) / c.stride_x,
                                tf32};
   return problem;
+}
+
+// The arguments of largest_magnitudes for two arrays; *largest becomes two zeros. No more blocks than the card holds at once.
+template <typename Args>
+static int fill_largest_args(const char *op, PyGpuArrayObject *first, npy_int64 first_size, PyGpuArrayObject *second,
+                             npy_int64 second_size, PyGpuArrayObject *largest, PyGpuContextObject *context, Args *args,
+                             size_t *grid) {
+  const int error = GpuArray_memset(&largest->ga, 0);
+  if (error != GA_NO_ERROR) {
+    PyErr_Format(PyExc_RuntimeError, "%s: %s", op, GpuArray_error(&largest->ga, error));
+    return -1;
+  }
+  args->first = device_array(first);
+  args->second = device_array(second);
+  args->largest = device_array(largest);
+  args->first_size = (int)first_size;
+  args->second_size = (int)second_size;
+  elementwise_grid(std::max(first_size, second_size), 1024, grid);
+  grid[0] = std::min<size_t>(grid[0], 8 * multiprocessor_count(context));
+  grid[1] = 2;
+  return 0;
 }
 
 // The grid of a kernel whose blocks go on from tile to tile (cuda/fft_products.cu): as many as the card holds.
@@ -337,7 +413,7 @@ static int run_plan(const TileTables &tables, const TileProblem &problem, bool g
     return cheapest_plan(tables, problem, gradient, limit, only, card, rest_us);
   };
   const GpuRows &tiles = tables.tiles;
-  const TilePlan none = {-1};
+  const TilePlan none = no_tiles();
   size_t length;
   const char *forced = forced_row("tiles", &length);
   if (forced != NULL && !row_is_forced("tiles", "none")) {

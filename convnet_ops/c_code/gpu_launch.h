@@ -177,8 +177,8 @@ static inline int named_row(const GpuRows &table, const ProductShape &shape, con
                  "compute capability %d and %s; these sizes and addresses allow %d and %d, with window %lld and stride "
                  "%lld, the card has %d, and the op's precision is %s%s",
                  row.name, table.family, row.vec_m, row.vec_n, row.window, row.stride, row.capability,
-                 row.tf32 ? "precision 'tf32'" : "any precision", shape.vec_m, shape.vec_n, shape.window, shape.stride,
-                 card.capability, shape.tf32 ? "'tf32'" : "'float32'",
+                 row.tf32 ? "less precision than 'float32'" : "any precision", shape.vec_m, shape.vec_n, shape.window,
+                 shape.stride, card.capability, shape.tf32 ? "less" : "'float32'",
                  shape.accurate ? "; these tiles want tensor cores" : "");
     return -1;
   }

@@ -28,17 +28,13 @@ static ProductShape cheapest_columns(const GpuRows &rows, const ConvShape &s, in
   return best;
 }
 
-// The bytes of the filters as image_correlation wants them.
-static npy_int64 arranged_bytes(const ConvShape &s, const Correlation &c) {
-  return 4 * s.filters * c.taps_y * c.taps_x * c.filter_stride;
-}
-
 #section support_code_struct
 
-// What was chosen for the last shape: the correlation, with the batch padded, the columns' splits, and whether these are faster.
+// What was chosen for the last shape: the correlation, with the batch padded, that of halves, the columns' splits, and whether
+// these are faster.
 ConvShape last_shape = {};
 npy_int64 last_batch;
-Correlation last_correlation;
+Correlation last_correlation, last_half_correlation;
 npy_int64 last_splits;
 bool last_by_columns;
 
@@ -173,15 +169,24 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   padded.n = batch;
   const npy_int64 copied = batch == s.n ? 0 : 4 * pixels * batch;
   const auto with_arrangement = [&](const Correlation &candidate) {
-    return product(candidate, copied + arranged_bytes(s, candidate));
+    return product(candidate, copied + 4 * filter_count(candidate));
   };
   const GpuRows columns_table = img_acts_columns_rows();
   const int vec_m = vector_width(s.filters, filter_array.get(), NULL);
   const int vec_n = vector_width(s.out_rows * s.out_cols * s.n, hid_array.get(), NULL);
+  const GpuRows half_table = img_acts_f16_rows();
+  const auto half_product = [&](const Correlation &candidate, npy_int64 workspace) {
+    return half_correlation_product(candidate, *out, workspace);
+  };
   // There may be many to choose from, which takes as long as a small batch: the last answer is kept.
   if (batch != last_batch || memcmp(&s, &last_shape, sizeof s) != 0) {
     last_correlation = cheapest_image_correlation(
         &padded, [&](const Correlation &candidate) { return cheapest_cost(table, product(candidate, 0), card); });
+    last_half_correlation = unpadded;
+    if (params->float16)
+      last_half_correlation = cheapest_image_correlation(&s, [&](const Correlation &candidate) {
+        return cheapest_cost(half_table, half_product(candidate, 0), card);
+      });
     const ProductShape columns = cheapest_columns(columns_table, s, vec_m, vec_n, params->tf32, card);
     last_splits = columns.batches;
     last_by_columns = columns_fit(s) && cheapest_cost(columns_table, columns, card) <
@@ -192,6 +197,26 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
   Correlation c = last_correlation;
   c.out_n = s.n;
   const ProductShape with_columns = columns_product(s, last_splits, vec_m, vec_n, params->tf32);
+  const auto add_partials = [&](const SplitSums &sums) {
+    SumPartialsArgs sum_args;
+    size_t grid[3];
+    fill_sum_args(sums, *out, &sum_args, grid);
+    return sum_partials_launch(0, grid, &sum_args, params->context);
+  };
+  const Correlation half = last_half_correlation;
+  const ProductShape halves = half_product(half, 4 * filter_count(half));
+  const auto run_halves = [&] {
+    const OwnedGpuArray arranged(arranged_filters(op, s, half, filter_array.get(), params->context));
+    if (arranged.get() == NULL) return -1;
+    HalfCorrelateArgs args;
+    return half_correlation(
+        op, half_table, half, halves, hid_array.get(), arranged.get(), *out, params->context, &args,
+        [&](int row, const size_t *grid) {
+          return half.phases_y * half.phases_x == 1 ? filter_acts_f16_launch(row, grid, &args, params->context)
+                                                    : img_acts_f16_launch(row, grid, &args, params->context);
+        },
+        add_partials);
+  };
   const auto run_arranged = [&](const Correlation &part, PyGpuArrayObject *arranged) {
     PaddedGpuArray padded_hid;
     PadRowsArgs pad_args;
@@ -203,7 +228,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     CorrelateArgs args;
     args.images = device_array(padded_hid.get());
     args.filters = device_array(arranged);
-    ProductShape shape = product(part, arranged_bytes(s, part) + padded_hid.copied_bytes());
+    ProductShape shape = product(part, 4 * filter_count(part) + padded_hid.copied_bytes());
     shape.vec_n = vector_width(part.n, padded_hid.get(), *out);
     return run_correlation(
         op, table, part, shape, *out, params->context, &args,
@@ -212,12 +237,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
           return part.phases_y * part.phases_x == 1 ? filter_acts_launch(row, grid, &args, params->context)
                                                     : img_acts_launch(row, grid, &args, params->context);
         },
-        [&](const SplitSums &sums) {
-          SumPartialsArgs sum_args;
-          size_t grid[3];
-          fill_sum_args(sums, *out, &sum_args, grid);
-          return sum_partials_launch(0, grid, &sum_args, params->context);
-        });
+        add_partials);
   };
   const auto run_correlation_of_images = [&] {
     const OwnedGpuArray arranged(arranged_filters(op, s, c, filter_array.get(), params->context));
@@ -253,10 +273,17 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
       by_columns = way.name == columns_way.name;
     }
   }
+  const auto run_direct = [&] { return by_columns ? run_columns() : run_correlation_of_images(); };
+  bool by_halves;
+  if (choose_halves(params->float16, half_table, halves, by_columns ? columns_table : table,
+                    by_columns ? with_columns : with_arrangement(c), params->context, *out, run_halves, run_direct,
+                    &by_halves) != 0)
+    return -1;
   return run_correlation_plan(
-      by_columns ? columns_table : table, by_columns ? with_columns : product(c, copied), table, unpadded, *out,
+      by_halves ? half_table : by_columns ? columns_table : table,
+      by_halves ? half_product(half, 0) : by_columns ? with_columns : product(c, copied), table, unpadded, *out,
       params->context, [&](const TilePlan &plan) {
-        if (plan.row < 0) return by_columns ? run_columns() : run_correlation_of_images();
+        if (plan.row < 0) return by_halves ? run_halves() : run_direct();
         const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));
         if (arranged.get() == NULL) return -1;
         TileOutputsArgs outputs;

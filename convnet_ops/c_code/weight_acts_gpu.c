@@ -2,6 +2,9 @@
 
 #include "gpu_conv.h"
 
+// Words of two images each that a batch is to halves (cuda/halves.cu).
+static npy_int64 paired_batch(npy_int64 n) { return (n + 7) / 8 * 4; }
+
 #section support_code_struct
 
 // Cuts a sum of `length` products into so many splits, or a few less, whose number it returns.
@@ -11,13 +14,112 @@ npy_int64 cut_into_splits(npy_int64 length, npy_int64 wanted, int *split_length)
   return (length + *split_length - 1) / *split_length;
 }
 
-int launch_splits(int row, npy_int64 splits, npy_int64 groups, WeightActsArgs *args, PyGpuContextObject *context) {
-  const GpuRow &chosen = weight_acts_rows().rows[row];
-  const npy_int64 m_tiles = (args->taps + chosen.tile_m - 1) / chosen.tile_m;
-  const npy_int64 n_tiles = (args->filters_per_group + chosen.tile_n - 1) / chosen.tile_n;
+// Sets by_m_tiles and the grid of a row.
+template <typename Args>
+void fill_splits_grid(const GpuRow &row, npy_int64 splits, npy_int64 groups, Args *args, size_t *grid) {
+  const npy_int64 m_tiles = (args->taps + row.tile_m - 1) / row.tile_m;
+  const npy_int64 n_tiles = (args->filters_per_group + row.tile_n - 1) / row.tile_n;
   args->by_m_tiles = make_divisor(m_tiles);
-  const size_t grid[3] = {(size_t)(m_tiles * n_tiles), (size_t)splits, (size_t)groups};
-  return weight_acts_launch(row, grid, args, context);
+  grid[0] = m_tiles * n_tiles;
+  grid[1] = splits;
+  grid[2] = groups;
+}
+
+// The gradient by the best row of `table`, from args->images and args->hid_grads, whose batch is n; launch(row, grid)
+// launches it with *args. The plain row makes no splits.
+template <typename Args, typename Launch>
+int direct_weight_acts(const char *op, const GpuRows &table, const ConvShape &s, npy_int64 n, const ProductShape &shape,
+                       PyGpuArrayObject *gradient, PyGpuArrayObject **partials, PyGpuContextObject *context, Args *args,
+                       Launch launch) {
+  const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols, filters = s.groups * s.filters;
+  args->channels = (int)s.channels;
+  args->rows = (int)s.rows;
+  args->cols = (int)s.cols;
+  args->taps = (int)taps;
+  args->filters_per_group = (int)s.filters;
+  args->filter_count = (int)filters;
+  args->length = (int)(s.out_rows * s.out_cols * n);
+  args->stride_y = (int)s.stride_y;
+  args->stride_x = (int)s.stride_x;
+  args->pad_y = (int)s.pad_y;
+  args->pad_x = (int)s.pad_x;
+  args->by_n = make_divisor(n);
+  args->by_out_cols = make_divisor(s.out_cols);
+  args->by_window = make_divisor(s.filter_rows * s.filter_cols);
+  args->by_filter_cols = make_divisor(s.filter_cols);
+  const bool plain = row_is_forced(table.family, "plain");
+  return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
+    const npy_int64 splits = cut_into_splits(args->length, plain ? 1 : choice.splits, &args->split_length);
+    const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, filters};
+    if (prepare_output(op, "partial sums", partials, 5, partials_dims, context) != 0) return -1;
+    args->partials = device_array(*partials);
+    args->gradient = device_array(gradient);
+    size_t grid[3];
+    if (plain) {
+      elementwise_grid(taps * filters, table.rows[choice.row].threads, grid);
+      return launch(choice.row, grid);
+    }
+    fill_splits_grid(table.rows[choice.row], splits, s.groups, args, grid);
+    if (launch(choice.row, grid) != 0) return -1;
+    if (splits == 1) return 0;
+    SumPartialsArgs sum_args;
+    const SplitSums sums = {*partials, splits, taps * filters, taps * filters, 0, 0};
+    fill_sum_args(sums, gradient, &sum_args, grid);
+    return sum_partials_launch(0, grid, &sum_args, context);
+  });
+}
+
+// A new array of words of two images each, or NULL with an exception, from rows of n; `largest` is where its largest
+// magnitude is.
+PyGpuArrayObject *paired_images(const char *op, PyGpuArrayObject *source, DeviceArray largest, npy_int64 rows, npy_int64 n,
+                                PyGpuContextObject *context) {
+  const npy_int64 padded = paired_batch(n);
+  const npy_int64 dims[4] = {1, 1, rows, padded};
+  PyGpuArrayObject *words = new_workspace(op, dims, context);
+  if (words == NULL) return NULL;
+  const int vec = n % 8 == 0 ? vector_width(n, source, NULL) : 1;
+  PairImagesArgs args;
+  args.source = device_array(source);
+  args.largest = largest;
+  args.out = device_array(words);
+  args.n = (int)n;
+  args.size = (int)(rows * padded / vec);
+  args.by_padded = make_divisor(padded / vec);
+  size_t grid[3];
+  elementwise_grid(args.size, 256, grid);
+  if (pair_images_launch(vec == 4 ? 0 : 1, grid, &args, context) == 0) return words;
+  Py_DECREF(words);
+  return NULL;
+}
+
+// The gradient by halves, from arrays as they are.
+int half_weight_acts(const char *op, const ConvShape &s, const ProductShape &shape, PyGpuArrayObject *images,
+                     PyGpuArrayObject *hid_grads, PyGpuArrayObject *gradient, PyGpuArrayObject **partials,
+                     PyGpuContextObject *context) {
+  const npy_int64 image_rows = s.groups * s.channels * s.rows * s.cols;
+  const npy_int64 hid_rows = s.groups * s.filters * s.out_rows * s.out_cols;
+  const npy_int64 largest_dims[4] = {1, 1, 1, 2};
+  const OwnedGpuArray largest(allocate(op, "workspace", 4, largest_dims, context, GA_INT));
+  if (largest.get() == NULL) return -1;
+  LargestArgs largest_args;
+  size_t largest_grid[3];
+  if (fill_largest_args(op, images, image_rows * s.n, hid_grads, hid_rows * s.n, largest.get(), context, &largest_args,
+                        largest_grid) != 0 ||
+      largest_magnitudes_launch(0, largest_grid, &largest_args, context) != 0)
+    return -1;
+  DeviceArray of_hid = device_array(largest.get());
+  of_hid.offset += sizeof(int);
+  const OwnedGpuArray image_words(paired_images(op, images, device_array(largest.get()), image_rows, s.n, context));
+  if (image_words.get() == NULL) return -1;
+  const OwnedGpuArray hid_words(paired_images(op, hid_grads, of_hid, hid_rows, s.n, context));
+  if (hid_words.get() == NULL) return -1;
+  HalfWeightActsArgs args;
+  args.images = device_array(image_words.get());
+  args.hid_grads = device_array(hid_words.get());
+  args.largest = device_array(largest.get());
+  return direct_weight_acts(
+      op, weight_acts_f16_rows(), s, paired_batch(s.n), shape, gradient, partials, context, &args,
+      [&](int row, const size_t *grid) { return weight_acts_f16_launch(row, grid, &args, context); });
 }
 
 // The gradient by the tiles of `plan`. The partial sums are those of the tiles' matrices, so *partials becomes a copy of it.
@@ -110,7 +212,8 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       args.by_window = args.by_filter_cols = make_divisor(1);
       args.gradient = args.partials;
       const npy_int64 made = cut_into_splits(args.length, choice.splits, &args.split_length);
-      if (launch_splits(choice.row, made, plan.elements * s.groups, &args, context) != 0) return -1;
+      fill_splits_grid(table.rows[choice.row], made, plan.elements * s.groups, &args, grid);
+      if (weight_acts_launch(choice.row, grid, &args, context) != 0) return -1;
       splits += made;
     }
     TileTapsArgs taps_args;
@@ -158,7 +261,6 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
     return result;
   };
   const npy_int64 batch = cheapest_batch(table, s.n, card_of(params->context), product);
-  const npy_int64 length = s.out_rows * s.out_cols * batch;
   ProductShape shape = product(batch);
   const npy_int64 gradient_dims[4] = {s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
   if (prepare_output(op, "output", gradient, 4, gradient_dims, params->context) != 0) return -1;
@@ -180,47 +282,29 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
     WeightActsArgs args;
     args.images = device_array(padded_images.get());
     args.hid_grads = device_array(padded_hid.get());
-    args.channels = (int)s.channels;
-    args.rows = (int)s.rows;
-    args.cols = (int)s.cols;
-    args.taps = (int)taps;
-    args.filters_per_group = (int)s.filters;
-    args.filter_count = (int)(s.groups * s.filters);
-    args.length = (int)length;
-    args.stride_y = (int)s.stride_y;
-    args.stride_x = (int)s.stride_x;
-    args.pad_y = (int)s.pad_y;
-    args.pad_x = (int)s.pad_x;
-    args.by_n = make_divisor(batch);
-    args.by_out_cols = make_divisor(s.out_cols);
-    args.by_window = make_divisor(s.filter_rows * s.filter_cols);
-    args.by_filter_cols = make_divisor(s.filter_cols);
-    const bool plain = row_is_forced("weight_acts", "plain");
-    return run_choice(table, shape, params->context, *gradient, [&](const Choice &choice) {
-      const npy_int64 splits = cut_into_splits(length, plain ? 1 : choice.splits, &args.split_length);
-      const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, s.groups * s.filters};
-      if (prepare_output(op, "partial sums", partials, 5, partials_dims, params->context) != 0) return -1;
-      args.partials = device_array(*partials);
-      args.gradient = device_array(*gradient);
-      size_t grid[3];
-      if (plain) {
-        elementwise_grid(taps * s.groups * s.filters, table.rows[choice.row].threads, grid);
-        return weight_acts_launch(choice.row, grid, &args, params->context);
-      }
-      if (launch_splits(choice.row, splits, s.groups, &args, params->context) != 0) return -1;
-      if (splits == 1) return 0;
-      SumPartialsArgs sum_args;
-      const npy_int64 sum_size = taps * s.groups * s.filters;
-      const SplitSums sums = {*partials, splits, sum_size, sum_size, 0, 0};
-      fill_sum_args(sums, *gradient, &sum_args, grid);
-      return sum_partials_launch(0, grid, &sum_args, params->context);
-    });
+    return direct_weight_acts(
+        op, table, s, batch, shape, *gradient, partials, params->context, &args,
+        [&](int row, const size_t *grid) { return weight_acts_launch(row, grid, &args, params->context); });
   };
+  // Of words, two products each.
+  const npy_int64 half_sum = s.out_rows * s.out_cols * paired_batch(s.n);
+  const ProductShape half_shape = {taps, s.filters, s.groups, 1, 4, 0, 1, 0, 0, half_sum,
+                                   std::min(limit, (2 * half_sum + 8191) / 8192), limit, true, 0, false};
+  const ProductShape halves = with_half_copies(half_shape, pixels * s.n, pixels * paired_batch(s.n));
+  const auto run_halves = [&] {
+    return half_weight_acts(op, s, halves, image_array.get(), hid_array.get(), *gradient, partials, params->context);
+  };
+  const GpuRows half_table = weight_acts_f16_rows();
+  bool by_halves;
+  if (choose_halves(params->float16 != 0, half_table, halves, table, shape, params->context, *gradient, run_halves, run_direct,
+                    &by_halves) != 0)
+    return -1;
   const TileTables tables = {tile_patches_rows(), table, fft_gradient_products_rows()};
   const auto no_rest = [](npy_int64) { return -1.; };  // a sum over all images is best cut elsewhere
-  return run_plan(tables, problem, true, table, shape, params->context, *gradient, no_rest,
+  return run_plan(tables, problem, true, by_halves ? half_table : table, by_halves ? halves : shape, params->context, *gradient,
+                  no_rest,
                   [&](const TilePlan &plan) {
-                    if (plan.row < 0) return run_direct();
+                    if (plan.row < 0) return by_halves ? run_halves() : run_direct();
                     return weight_acts_by_tiles(op, plan, s, problem, image_array.get(), hid_array.get(), *gradient,
                                                 partials, params->context);
                   });

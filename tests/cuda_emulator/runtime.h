@@ -44,10 +44,11 @@ void emulator_copy_async(void *shared, const void *global, int bytes, bool valid
 void emulator_commit_copies();
 void emulator_wait_for_copies(int pending);
 
-// mma.sync of TF32: between begin and end every lane of the warp holds the same structure of operands, and a and b of
-// each product lie in it.
+// mma.sync of TF32, and of words of two halves: between begin and end every lane of the warp holds the same structure of
+// operands, and a and b of each product lie in it.
 void emulator_begin_tf32(const void *operands);
 void emulator_multiply_tf32(float *c, const float *a, const float *b);
+void emulator_multiply_halves(float *c, const float *a, const float *b);
 void emulator_end_tf32();
 }
 

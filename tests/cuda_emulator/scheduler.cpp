@@ -402,6 +402,29 @@ std::string run_launch(const Launch &launch) {
 
 // ---- what kernels call
 
+namespace {
+// c += a * b, both of them words, in the places that mma.sync gives the lanes: product(word of a, word of b) is what two words
+// add. The sum is exact, then rounded toward zero.
+template <typename Product>
+void multiply_words(float *c, const float *a, const float *b, Product product) {
+  const Fiber *me = current->running(), *warp = me - me->thread.lane;
+  // What another lane holds in the place of one's own `value`.
+  const auto word = [&](int lane, const float *value) {
+    uint32_t bits;
+    memcpy(&bits, (const char *)warp[lane].given + ((const char *)value - (const char *)me->given), 4);
+    return bits;
+  };
+  const int g = me->thread.lane / 4, t = me->thread.lane % 4;
+  for (int e = 0; e < 4; ++e) {
+    double sum = c[e];
+    for (int k = 0; k < 8; ++k)
+      sum += product(word(4 * g + k % 4, a + k / 4 * 2 + e / 2), word(4 * (2 * t + e % 2) + k % 4, b + k / 4));
+    const float nearest = (float)sum;
+    c[e] = fabs((double)nearest) > fabs(sum) ? nextafterf(nearest, 0.f) : nearest;
+  }
+}
+}  // namespace
+
 extern "C" {
 
 const EmulatorThread *emulator_thread() { return &current->running()->thread; }
@@ -457,25 +480,27 @@ void emulator_begin_tf32(const void *operands) {
 void emulator_end_tf32() { emulator_warp_barrier(0xffffffffu, "mma.sync", 1); }
 
 void emulator_multiply_tf32(float *c, const float *a, const float *b) {
-  const Fiber *me = current->running(), *warp = me - me->thread.lane;
-  // What another lane holds in the place of one's own `value`, as the tensor core sees it.
-  const auto operand = [&](int lane, const float *value) {
-    uint32_t bits;
-    memcpy(&bits, (const char *)warp[lane].given + ((const char *)value - (const char *)me->given), 4);
+  // As the tensor core sees it.
+  const auto cut = [](uint32_t bits) {
     bits &= 0xFFFFE000u;
     float result;
     memcpy(&result, &bits, 4);
     return (double)result;
   };
-  const int g = me->thread.lane / 4, t = me->thread.lane % 4;
-  for (int e = 0; e < 4; ++e) {
-    double sum = c[e];
-    for (int k = 0; k < 8; ++k)
-      sum += operand(4 * g + k % 4, a + k / 4 * 2 + e / 2) * operand(4 * (2 * t + e % 2) + k % 4, b + k / 4);
-    // Rounded toward zero.
-    const float nearest = (float)sum;
-    c[e] = fabs((double)nearest) > fabs(sum) ? nextafterf(nearest, 0.f) : nearest;
-  }
+  multiply_words(c, a, b, [&](uint32_t one, uint32_t other) { return cut(one) * cut(other); });
+}
+
+void emulator_multiply_halves(float *c, const float *a, const float *b) {
+  // 2^112 moves a half's exponent to a float's, subnormals included.
+  const auto value = [](uint32_t half) {
+    const uint32_t bits = (half & 0x7FFFu) << 13 | ((half & 0x7C00u) == 0x7C00u ? 0x7F800000u : 0);
+    float size;
+    memcpy(&size, &bits, 4);
+    return (half & 0x8000u ? -1 : 1) * (double)size * 0x1p112;
+  };
+  multiply_words(c, a, b, [&](uint32_t one, uint32_t other) {
+    return value(one) * value(other) + value(one >> 16) * value(other >> 16);
+  });
 }
 
 // ---- what gcc's -fsanitize=thread calls at each access of a kernel
