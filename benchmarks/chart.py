@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from benchmarks.table import DIRECTIONS, conv_cells, geometric_mean, provenance
 
 TITLES = dict(zip(DIRECTIONS, ("Forward", "Gradient of the images", "Gradient of the filters")))
-# {(implementation, precision): (label, colour)}, TF32 in the paler colours
+# {(implementation, precision): (label, colour)}, TF32 and float16 in the paler colours
 SERIES = {
     ("convnet_ops", "float32"): ("convnet_ops float32", "#1f5fa8"),
     ("cudnn", "float32"): ("cuDNN float32", "#d9701a"),
     ("theano_corrmm", "float32"): ("GpuCorrMM float32", "#4d4d4d"),
     ("convnet_ops", "tf32"): ("convnet_ops TF32", "#a6c8ec"),
     ("cudnn", "tf32"): ("cuDNN TF32", "#f7c89c"),
+    ("convnet_ops", "float16"): ("convnet_ops float16", "#c5b8e0"),
 }
 GROUP_WIDTH = 0.84  # of the distance from group to group
 MEAN_GAP = 0.3  # more than that distance, before the means

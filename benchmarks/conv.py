@@ -2,7 +2,7 @@
 
     python -m benchmarks.conv RESULT.json [--layers lenet1 alex2 ...] [--batches 1 16 ...] [--torch-python PYTHON]
 
-Everything runs interleaved, on the same random data, each library in its own layout: ours in c01b with both
+Everything runs interleaved, on the same random data, each library in its own layout: ours in c01b with all
 precisions and, shuffles included, in bc01; GpuCorrMM in bc01; cuDNN in nchw and channels_last, with and without TF32,
 its fastest algorithms (benchmark=True). A figure is the median over the repeats, timed with CUDA events after a
 warm-up; each repeat is long enough to swamp the clock. Results are checked first: the plain kernel, which sums in
@@ -69,7 +69,7 @@ class LayerBenchmark(object):
 
         images, filters, hid = (theano.shared(array) for array in (self.images, self.filters, self.hid))
         size, taps = self.images.shape[1:3], self.filters.shape[1:3]
-        for precision in ("float32", "tf32"):
+        for precision in ("float32", "tf32", "float16"):
             options = dict(pad=self.layer.pad, stride=self.layer.stride, groups=self.layer.groups, precision=precision)
             expressions = (
                 FilterActs(**options)(images, filters),
@@ -177,10 +177,11 @@ class LayerBenchmark(object):
                 reference = plain
             elif direction == "fwd" and value.shape != reference.shape:
                 raise AssertionError("%s gives %s, not %s" % (key, value.shape, reference.shape))
-            choice = re.search(FAMILIES[direction] + r"(_columns)?: .* row (\S+), splits (\d+), workspace (\d+)", text)
+            form = FAMILIES[direction] + r"(_columns|_f16)?: .* row (\S+), splits (\d+), workspace (\d+)"
+            choice = re.search(form, text)
             found[key] = {"rel_err": relative_error(value, reference), "variant": None, "workspace_mb": None}
             if choice:
-                way = "columns_" if choice.group(1) else ""
+                way = "columns_" if choice.group(1) == "_columns" else ""
                 variant = "%s%s/%s" % (way, choice.group(2), choice.group(3))
                 found[key].update(variant=variant, workspace_mb=int(choice.group(4)) / 2**20)
             elif key[0] == "theano_corrmm":

@@ -57,7 +57,9 @@ def run(options):
                 family = "tiles" if options.tiles else conv.FAMILIES[key[3]]
                 names = ["none"] + [row.name for row in tiles.PATCHES.rows]
                 if not options.tiles:
-                    names = [row.name for row in conv.wanted_op(key[0], key[3]).kernel_families[0].rows]
+                    families = {table.name: table for table in conv.wanted_op(key[0], key[3]).kernel_families}
+                    family += "_f16" if key[1] == "float16" else ""
+                    names = [row.name for row in families[family].rows]
                     # Loads of single floats are for batches that nothing else takes.
                     names = [row for row in names if row != "plain" and (batch < 4 or not row.endswith("_n1"))]
                     if key[1] == "tf32":

@@ -83,6 +83,16 @@ def conv_cells(result):
     return cells
 
 
+def our_precisions(cells):
+    """{precision: the heading of its TFLOP/s}, of ours that a result has everywhere: older ones lack the last."""
+    headings = {"float32": "TFLOP/s", "tf32": "with TF32", "float16": "with float16"}
+    return {
+        precision: heading
+        for precision, heading in headings.items()
+        if all(("convnet_ops", precision) in row for row in cells.values())
+    }
+
+
 def directions(rows, column, key="tflops", form="%.1f"):
     """A figure of the rows of the three directions, in one cell of a table."""
     return " / ".join(form % row[column][key] for row in rows)
@@ -132,17 +142,18 @@ def markdown(result):
 def ours_markdown(result):
     """The Markdown table of benchmarks.conv --ours-only: TFLOP/s, the kernels chosen, errors and workspaces."""
     cells = conv_cells(result)
+    precisions = our_precisions(cells)
     lines = [
         provenance(result),
         "",
         "Forward / gradient of the images / gradient of the filters; kernels, errors and workspaces: of float32.",
         "",
-        "| layer | batch | TFLOP/s | with TF32 | kernels | errors | workspace, MB |",
-        "|---|---|---|---|---|---|---|",
+        "| layer | batch | %s | kernels | errors | workspace, MB |" % " | ".join(precisions.values()),
+        "|---|---|%s---|---|---|" % ("---|" * len(precisions)),
     ]
     for layer, batch in dict.fromkeys(key[:2] for key in cells):
         rows = [cells[layer, batch, direction] for direction in DIRECTIONS]
-        columns = [directions(rows, ("convnet_ops", precision)) for precision in ("float32", "tf32")]
+        columns = [directions(rows, ("convnet_ops", precision)) for precision in precisions]
         columns += [
             directions(rows, ("convnet_ops", "float32"), key, form)
             for key, form in (("variant", "%s"), ("rel_err", "%.1e"), ("workspace_mb", "%.0f"))
@@ -150,26 +161,27 @@ def ours_markdown(result):
         lines.append("| %s | %d | %s |" % (layer, batch, " | ".join(columns)))
     means = [
         geometric_mean(row["convnet_ops", precision]["tflops"] for row in cells.values())
-        for precision in ("float32", "tf32")
+        for precision in precisions
     ]
-    lines.append("| geometric mean | | %.1f | %.1f | | | |" % tuple(means))
+    lines.append("| geometric mean | | %s | | | |" % " | ".join("%.1f" % mean for mean in means))
     return "\n".join(lines)
 
 
 def layers_markdown(result):
     """The Markdown table of benchmarks.conv without cuDNN: our TFLOP/s, and GpuCorrMM's time over ours."""
     cells = conv_cells(result)
+    precisions = our_precisions(cells)
     lines = [
         provenance(result),
         "",
         "Forward / gradient of the images / gradient of the filters.",
         "",
-        "| layer | batch | TFLOP/s | with TF32 | GpuCorrMM's time over ours | the same in bc01 |",
-        "|---|---|---|---|---|---|",
+        "| layer | batch | %s | GpuCorrMM's time over ours | the same in bc01 |" % " | ".join(precisions.values()),
+        "|---|---|%s---|---|" % ("---|" * len(precisions)),
     ]
     for layer, batch in dict.fromkeys(key[:2] for key in cells):
         rows = [cells[layer, batch, d] for d in DIRECTIONS if (layer, batch, d) in cells]
-        speeds = [directions(rows, ("convnet_ops", precision)) for precision in ("float32", "tf32")]
+        speeds = [directions(rows, ("convnet_ops", precision)) for precision in precisions]
         ratios = [
             " / ".join("%.2f" % (row["theano_corrmm", "float32"]["ms"] / row[impl, "float32"]["ms"]) for row in rows)
             for impl in ("convnet_ops", "convnet_ops bc01")
