@@ -113,7 +113,7 @@ def _rows():
 
 
 def _half_rows():
-    # As in filter_acts.half_correlate_rows: not measured, put beside TF32's.
+    # As in filter_acts.half_correlate_rows.
     tiles = [
         ("TensorByColumns<64, 64, 2, 2, 2>", 2, 2, 130),
         ("TensorByColumns<64, 32, 2, 2, 2>", 3, 3, 112),

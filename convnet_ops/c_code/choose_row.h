@@ -116,7 +116,10 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   // layers with sums of 363 (alex1, cb1). For multiply-adds the number is one with which lenet1, of sums of 25, keeps the row that
   // was measured to be the fastest there; it makes the time of that 0.8 of the measured one.
   const double overhead = shape.streamed ? 16 : row.weight * (row.capability > 0 ? 1.05 : 0.6);
-  const double depth = shape.depth * (row.tile_n <= 2 * shape.run ? shape.trimmed : 1) / splits;
+  // Trimmed sums differ from block to block, and the last may be a whole one.
+  const double trimmed = row.tile_n <= 2 * shape.run ? shape.trimmed : 1;
+  const double all_rounds = blocks / ((double)card.multiprocessors * row.blocks_per_sm);
+  const double depth = shape.depth * (trimmed + (1 - trimmed) / (all_rounds > 1 ? all_rounds : 1)) / splits;
   double time = (full_blocks * depth + overhead_blocks * overhead) * row.tile_m * row.tile_n * 2 / flop_per_us;
   // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9.
   if (shape.workspace > 0) time += 3 + 2. * shape.workspace / 2.5e6;
