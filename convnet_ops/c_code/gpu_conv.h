@@ -288,7 +288,8 @@ static int choose_halves(bool allowed, const GpuRows &half_rows, const ProductSh
   const Card card = card_of(context);
   *by_halves = cheapest_cost(half_rows, halves, card) < cheapest_cost(direct_rows, direct, card);
   if (tuning_file() == NULL || cheapest_row(half_rows, halves, card).row < 0) return 0;
-  const std::string key = "halves_" + tuning_key(half_rows, halves, card) + ":" + tuning_key(direct_rows, direct, card);
+  // Not of the direct kernels too: which of these are the fastest is measured, and may come out otherwise another time.
+  const std::string key = "halves_" + tuning_key(half_rows, halves, card);
   const Way halves_way = {"halves", 1}, direct_way = {"direct", 1};
   Way way;
   if (fastest_way(
