@@ -190,6 +190,42 @@ def layers_markdown(result):
     return "\n".join(lines)
 
 
+def odd_batches_markdown(result):
+    """The Markdown table of benchmarks.conv with two batches: what an image costs more in the second, in percent."""
+    cells = conv_cells(result)
+    first, second = dict.fromkeys(batch for _, batch, _ in cells)
+    precisions = our_precisions(cells)
+    layers = [layer for layer in dict.fromkeys(key[0] for key in cells) if (layer, second, DIRECTIONS[-1]) in cells]
+
+    def ratio(layer, direction, precision):
+        ms = [cells[layer, batch, direction]["convnet_ops", precision]["ms"] / batch for batch in (first, second)]
+        return ms[1] / ms[0]
+
+    lines = [
+        provenance(result),
+        "",
+        "What an image of %d costs more than one of %d, in percent: forward / gradient of the images / gradient of the "
+        "filters." % (second, first),
+        "",
+        "| layer | microseconds at %d | %s |" % (first, " | ".join(precisions)),
+        "|---|---|%s" % ("---|" * len(precisions)),
+    ]
+    for layer in layers:
+        rows = [cells[layer, first, direction] for direction in DIRECTIONS]
+        columns = [" / ".join("%.0f" % (1e3 * row["convnet_ops", "float32"]["ms"]) for row in rows)]
+        columns += [
+            " / ".join("%.0f" % (100 * (ratio(layer, direction, precision) - 1)) for direction in DIRECTIONS)
+            for precision in precisions
+        ]
+        lines.append("| %s | %s |" % (layer, " | ".join(columns)))
+    means = [
+        "%.1f" % (100 * (geometric_mean(ratio(layer, way, precision) for layer in layers for way in DIRECTIONS) - 1))
+        for precision in precisions
+    ]
+    lines.append("| geometric mean | | %s |" % " | ".join(means))
+    return "\n".join(lines)
+
+
 def networks_markdown(result):
     """The Markdown table of benchmarks.networks: the time of a training step, and what part of that is Theano's."""
     ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
@@ -229,6 +265,7 @@ MARKERS = {
     "ours": ours_markdown,
     "batches": layers_markdown,
     "small-batches": layers_markdown,
+    "odd-batches": odd_batches_markdown,
     "more-layers": layers_markdown,
     "memory": memory_markdown,
     "memory-cpu": memory_markdown,
