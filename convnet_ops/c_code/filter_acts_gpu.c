@@ -51,7 +51,7 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
         params->context, &args,
         [&](int row, const size_t *grid) { return filter_acts_launch(row, grid, &args, params->context); }, add_partials);
   };
-  const ProductShape halves = half_correlation_product(c, *out, 0);
+  const ProductShape halves = params->float16 ? half_correlation_product(c, *out, 0) : ProductShape();
   const auto run_halves = [&] {
     HalfCorrelateArgs args;
     return half_correlation(

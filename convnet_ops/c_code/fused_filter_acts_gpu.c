@@ -60,7 +60,7 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
         [&](int row, const size_t *row_grid) { return fused_filter_acts_launch(row, row_grid, &args, params->context); },
         add_partials);
   };
-  const ProductShape halves = half_correlation_product(c, *out, 0);
+  const ProductShape halves = params->float16 ? half_correlation_product(c, *out, 0) : ProductShape();
   const auto run_halves = [&] {
     FusedHalfFilterActsArgs args;
     fill(&args);

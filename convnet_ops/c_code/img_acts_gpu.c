@@ -204,7 +204,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     return sum_partials_launch(0, grid, &sum_args, params->context);
   };
   const Correlation half = last_half_correlation;
-  const ProductShape halves = half_product(half, 4 * filter_count(half));
+  const ProductShape halves = params->float16 ? half_product(half, 4 * filter_count(half)) : ProductShape();
   const auto run_halves = [&] {
     const OwnedGpuArray arranged(arranged_filters(op, s, half, filter_array.get(), params->context));
     if (arranged.get() == NULL) return -1;
