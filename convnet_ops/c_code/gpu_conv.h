@@ -88,8 +88,8 @@ class PaddedGpuArray {
   npy_int64 copied_bytes_;
 };
 
-// The operands of FilterActs: c->n images from c->out_first on, padded where there are fewer, and the filters of each group, so that they begin at an address divisible
-// by 4 floats. Sets the sizes in *c.
+// The operands of FilterActs: c->n images from c->out_first on, padded where there are fewer, and the filters of each group, so
+// that they begin at an address divisible by 4 floats. Sets the sizes in *c.
 template <typename Args, typename Launch>
 static int pad_operands(const char *op, PyGpuArrayObject *images, PyGpuArrayObject *filters, Correlation *c,
                         PaddedGpuArray *padded_images, PaddedGpuArray *padded_filters, Args *args,
