@@ -13,20 +13,21 @@ struct PadRowsArgs {
 __device__ __forceinline__ void pad_rows(const PadRowsArgs &a) {
   __shared__ __align__(16) float values[8][128];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int begin = (blockIdx.x * 8 + warp) * 128, first = begin + 4 * lane;
+  // Unsigned, since the last block may reach beyond 2^31.
+  const unsigned size = a.size, begin = (blockIdx.x * 8 + warp) * 128, first = begin + 4 * lane;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const int i = begin + 32 * j + lane;
+    const unsigned i = begin + 32 * j + lane;
     int column;
     const int row = a.by_padded.divide(i, column);
-    values[warp][32 * j + lane] = i < a.size && column < a.inner ? a.source[row * a.pitch + column] : 0.f;
+    values[warp][32 * j + lane] = i < size && column < a.inner ? a.source[row * a.pitch + column] : 0.f;
   }
   __syncwarp();
-  if (first + 4 <= a.size) {
+  if (first + 4 <= size) {
     store_values<4>(a.out + first, load_values<4>(&values[warp][4 * lane]));
     return;
   }
-  for (int i = first; i < a.size; ++i) a.out[i] = values[warp][i - begin];
+  for (unsigned i = first; i < size; ++i) a.out[i] = values[warp][i - begin];
 }
 
 struct SumPartialsArgs {

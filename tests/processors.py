@@ -71,8 +71,8 @@ def cpu():
 def gpu(op, all_rows, number=0):
     """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
     precision, Winograd's tiles, for every fourth `number` one size of Fourier transforms with one row of its products,
-    and, for ImageActs, one tile by columns. For an op of precision 'float16': a row of halves, or with `all_rows` each;
-    its others are those of 'tf32'.
+    and, for ImageActs, one tile by columns. For an op of precision 'float16': one row of halves; its others are those
+    of 'tf32'.
 
     Which ones of these the number decides: they are the same code but for a size. The small transforms come more often,
     since an emulated device takes seconds for a large one.
@@ -80,8 +80,7 @@ def gpu(op, all_rows, number=0):
     families = GPU_TWINS[type(op)].kernel_families
     if getattr(op, "float16", False):
         halves = next(family for family in families if family.name == families[0].name + "_f16")
-        rows = halves.rows if all_rows else halves.rows[number % len(halves.rows) :][:1]
-        return [Processor("gpu", "%s=%s" % (halves.name, row.name)) for row in rows]
+        return [Processor("gpu", "%s=%s" % (halves.name, halves.rows[number % len(halves.rows)].name))]
     names = ["", "%s=plain" % families[0].name]
     if all_rows:
         tf32 = getattr(op, "tf32", False)
