@@ -124,8 +124,8 @@ def correlate_rows(phases):
 
 def half_correlate_rows(phases):
     """The same for words of two halves each, in batches that 4 divides."""
-    # product, stages, blocks_per_sm, weight: by vgg3_2's times on an H100 without those of the copies; it counts the
-    # two products of a word as one.
+    # product, stages, blocks_per_sm, weight: by vgg3_2's times on an H100 (benchmarks/results/halves_h100.log) without
+    # those of the copies; it counts the two products of a word as one.
     tiles = [
         ("TensorByRows<64, 64, 2, 2, 2, 2>", 2, 2, 120),
         ("TensorByRows<64, 32, 1, 4, 2, 2>", 3, 3, 112),

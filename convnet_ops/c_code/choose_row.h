@@ -90,7 +90,7 @@ static inline double card_speed(const GpuRow &row, const Card &card) {
   return row.capability == 0 || card.capability % 10 == 0 && card.capability <= 100 ? 1 : row.tf32 ? 0.4 : 0.25;
 }
 
-// How much longer a row takes that loads floats one by one: a float of the n is loaded for m products, and the other way round
+// How much longer a convolution's row takes that loads floats one by one: a float of the n is loaded for m products, and the other way round
 // where both are loaded so. 0.3 is between what single images make (alex3 and vgg3_2, the gradient of the filters) and odd batches
 // (alex1, forward, with TF32: 1.7); multiply-adds of FilterActs hide more of it (lenet1).
 static inline double narrow_loads(const GpuRow &row) {
@@ -110,7 +110,7 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double full_blocks = rounds * row.blocks_per_sm + sqrt(last * row.blocks_per_sm);
   // What is no sum takes the last blocks as long as one.
   const double overhead_blocks = rounds * row.blocks_per_sm + (last > 0 ? sqrt(row.blocks_per_sm) : 0);
-  const double narrow = row.vec_n > 1 ? 1 : narrow_loads(row);
+  const double narrow = row.vec_n > 1 ? 1 : shape.depth == 0 ? 1.25 : narrow_loads(row);
   const double flop_per_us = row.weight * card_speed(row, card) / narrow * 1e6 / 132;
   // What a block does before and after its sums takes as long as so many products of each of them: 60 for three TF32 products on
   // layers with sums of 363 (alex1, cb1). For multiply-adds the number is one with which lenet1, of sums of 25, keeps the row that
