@@ -20,15 +20,16 @@
 //          sum_partials (partials.cu) adds in their order.
 // Shared   kStages * kDepth * (kTileM + kTileN + 4) floats; kStages - 1 steps of k are under way while one is multiplied.
 // Limits   arrays under 2^31 elements. filter_stride and filter_group are divisible by 4 and the filters aligned to 16
-//          bytes; kVecN = 4 wants that of n and the images too.
+//          bytes; kVecN = 4 wants that of n, image_n and the images too.
 
 struct CorrelateArgs {
-  const float *images;   // (groups * channels, rows, cols, n)
+  const float *images;   // (groups * channels, rows, cols, image_n), of which the first n are convolved
   const float *filters;  // (channels, taps_y, tap columns, filter_stride): group g's are m columns from g * filter_group on
   float *out;            // (splits, groups * m / phases, out_rows, out_cols, out_n)
   int channels;          // of one group
   int rows;
   int cols;
+  int image_n;
   int m;                 // output channels of one group, times the phases
   int filter_stride;
   int filter_group;
@@ -102,7 +103,7 @@ __device__ __forceinline__ void correlate(const Args &a) {
   const int column_begin = column_tile * kTileN;
 
   const float *filters = a.filters + group * a.filter_group;
-  const float *images = a.images + (size_t)group * a.channels * a.rows * a.cols * a.by_n.value;
+  const float *images = a.images + group * a.channels * a.rows * a.cols * a.image_n;
 
   // Where this thread's columns begin in the images. A column past the end starts so far up that no row is valid, and a
   // tap past the end reaches so far down.
@@ -122,7 +123,7 @@ __device__ __forceinline__ void correlate(const Args &a) {
       const int y = a.by_grid_cols.divide(pixel, x);
       y_begin[i] = y * a.stride_y - a.pad_y;
       x_begin[i] = x * a.stride_x - a.pad_x;
-      offset[i] = (y_begin[i] * a.cols + x_begin[i]) * a.by_n.value + image;
+      offset[i] = (y_begin[i] * a.cols + x_begin[i]) * a.image_n + image;
     }
   }
 
@@ -154,7 +155,7 @@ __device__ __forceinline__ void correlate(const Args &a) {
       const int r = by_tap_cols.divide(tap, s) + r_begin;
       s += s_begin;
       int *entry = tap_table[stage][thread];
-      entry[0] = ((channel * a.rows + r) * a.cols + s) * a.by_n.value;
+      entry[0] = ((channel * a.rows + r) * a.cols + s) * a.image_n;
       entry[1] = k < depth ? r : kOutside;
       entry[2] = s;
       entry[3] = k < depth ? (channel * a.taps_y + r) * a.by_tap_cols.value + s : -1;

@@ -34,7 +34,7 @@ struct SumPartialsArgs {
   const float *partials;  // (splits, size)
   float *out;             // (size / inner, pitch), of which the first `inner` are written
   int splits;
-  int ways;               // 1, 2, 4 or 8
+  int ways;               // a power of 2, at most 32
   int size;
   int pitch;
   Divisor by_inner;
@@ -44,7 +44,8 @@ struct SumPartialsArgs {
 __device__ __forceinline__ float finish_partial(const SumPartialsArgs &, int i, float sum) { return sum; }
 
 // out[i] = sum over splits of partials[split, i]. `ways` threads share an element: each adds every ways-th split, in order,
-// and their sums are added in order. So the grouping depends on nothing but the number of splits.
+// and their sums are added in order. So the grouping depends on nothing but the number of splits. A thread reads 8 at once, since
+// it would else wait for each.
 template <typename Args>
 __device__ __forceinline__ void sum_partials(const Args &a) {
   __shared__ float sums[256];
@@ -52,8 +53,16 @@ __device__ __forceinline__ void sum_partials(const Args &a) {
   const int lane = threadIdx.x % width, way = threadIdx.x / width;
   const int i = blockIdx.x * width + lane;
   float sum = 0.f;
-  if (i < a.size)
-    for (int split = way; split < a.splits; split += a.ways) sum += a.partials[(size_t)split * a.size + i];
+  for (int first = way; first < a.splits; first += 8 * a.ways) {
+    float values[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const int split = first + j * a.ways;
+      values[j] = i < a.size && split < a.splits ? a.partials[(size_t)split * a.size + i] : 0.f;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += values[j];
+  }
   sums[threadIdx.x] = sum;
   __syncthreads();
   if (way == 0 && i < a.size) {

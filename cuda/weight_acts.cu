@@ -12,7 +12,8 @@
 // Product  which of them a thread computes, and how (product.cuh).
 // Shared   both tiles as [row][q], as they lie in memory; rows are Product::kPad floats longer than kDepth.
 //          kStages * (kTileM + kTileN) * (kDepth + kPad) floats and 4 ints a tap.
-// Limits   arrays under 2^31 elements. kVec = 4 wants n divisible by 4 and 16-byte aligned arrays; 1 takes everything.
+// Limits   arrays under 2^31 elements. kVec = 4 wants n divisible by 4 and 16-byte aligned arrays; 1 takes everything, and reads
+//          hid_grads by fours where the length of q is divisible by 4.
 
 struct WeightActsArgs {
   const float *images;     // (groups * channels, rows, cols, n)
@@ -52,6 +53,21 @@ __device__ __forceinline__ void finish_sums(const HalfWeightActsArgs &a, float (
   HalfScale(a.largest).undo(sum);
 }
 
+// Copies q_step and the kDepth - 1 q after it of `filters` rows, at most Product::kTileN; what is not before q_end becomes zeros.
+template <typename Product, int kVec, int kDepth, int kRow>
+__device__ __forceinline__ void copy_hid_grads(float (&tile)[Product::kTileN][kRow], const float *hid_grads, int filters,
+                                               int length, int q_step, int q_end) {
+  constexpr int kCopiesPerRow = kDepth / kVec;
+  constexpr int kRowsAtOnce = Product::kThreads / kCopiesPerRow;
+  const int copy_q = threadIdx.x % kCopiesPerRow * kVec, q = q_step + copy_q;
+#pragma unroll
+  for (int i = 0; i < (Product::kTileN + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
+    const int f = threadIdx.x / kCopiesPerRow + i * kRowsAtOnce;
+    if (Product::kTileN % kRowsAtOnce == 0 || f < Product::kTileN)
+      copy_or_zero<kVec>(&tile[f][copy_q], hid_grads + (f * length + q), f < filters && q < q_end);
+  }
+}
+
 template <typename Product, int kDepth, int kStages, int kVec, typename Args>
 __device__ __forceinline__ void weight_acts(const Args &a) {
   constexpr int kTileM = Product::kTileM;
@@ -88,7 +104,8 @@ __device__ __forceinline__ void weight_acts(const Args &a) {
   __syncthreads();
 
   const float *images = a.images + (size_t)group * a.channels * a.rows * a.cols * n;
-  const float *hid_grads = a.hid_grads + (size_t)group * a.filters_per_group * a.length;
+  const float *hid_grads = a.hid_grads + (size_t)(group * a.filters_per_group + n_begin) * a.length;
+  const bool hid_by_fours = kVec == 4 || a.length % 4 == 0 && (size_t)a.hid_grads % 16 == 0;
   const int copy_q = thread % kCopiesPerRow * kVec;
   const int copy_row = thread / kCopiesPerRow;
 
@@ -110,14 +127,10 @@ __device__ __forceinline__ void weight_acts(const Args &a) {
         copy_or_zero<kVec>(&image_tile[stage][m][copy_q], images + (offset + tap.x), valid);
       }
     }
-#pragma unroll
-    for (int i = 0; i < (kTileN + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
-      const int f = copy_row + i * kRowsAtOnce;
-      if (kTileN % kRowsAtOnce == 0 || f < kTileN) {
-        const bool valid = n_begin + f < a.filters_per_group && q < q_end;
-        copy_or_zero<kVec>(&hid_tile[stage][f][copy_q], hid_grads + ((n_begin + f) * a.length + q), valid);
-      }
-    }
+    if (hid_by_fours)
+      copy_hid_grads<Product, 4, kDepth>(hid_tile[stage], hid_grads, a.filters_per_group - n_begin, a.length, q_step, q_end);
+    else
+      copy_hid_grads<Product, kVec, kDepth>(hid_tile[stage], hid_grads, a.filters_per_group - n_begin, a.length, q_step, q_end);
   };
 
   const Product product(thread);

@@ -34,8 +34,8 @@ static inline bool same_card(const Card &a, const Card &b) {
 // and columns differ. depth is the length of the sums, which blocks may share: least_splits to most_splits of them; tf32
 // says whether operands may be rounded to TF32. workspace counts the bytes of copies made for the kernel beforehand. accurate
 // asks for sums with the rounding of few additions, whatever their length: those of tensor cores. streamed: a block goes on to its
-// next tile with the loads under way. before_us: microseconds of what else is done beforehand. Ops that multiply nothing leave
-// the last ones 0.
+// next tile with the loads under way. before_us: microseconds of what else is done beforehand. wide_n: floats along n are loaded by
+// fours, whatever the row. Ops that multiply nothing leave the last ones 0.
 struct ProductShape {
   long long m, n, batches;
   int vec_m, vec_n;
@@ -48,6 +48,7 @@ struct ProductShape {
   bool accurate;
   bool streamed;
   double before_us;
+  bool wide_n;
 };
 
 // A row of a table, and how many blocks share a sum.
@@ -90,12 +91,12 @@ static inline double card_speed(const GpuRow &row, const Card &card) {
   return row.capability == 0 || card.capability % 10 == 0 && card.capability <= 100 ? 1 : row.tf32 ? 0.4 : 0.25;
 }
 
-// How much longer a convolution's row takes that loads floats one by one: a float of the n is loaded for m products, and the other way round
-// where both are loaded so. 0.3 is between what single images make (alex3 and vgg3_2, the gradient of the filters) and odd batches
+// How much longer a convolution's row takes that loads floats one by one: one of the n is loaded for m products, one of the m for n.
+// WeightActs loads both so, or with shape.wide_n those of the m. 0.3 is between what single images make (alex3 and vgg3_2, the gradient of the filters) and odd batches
 // (alex1, forward, with TF32: 1.7); multiply-adds of FilterActs hide more of it (lenet1).
-static inline double narrow_loads(const GpuRow &row) {
+static inline double narrow_loads(const GpuRow &row, const ProductShape &shape) {
   const double load = row.capability == 0 && row.vec_m > 1 ? 0.2 : 0.3;
-  return 1 + load * row.weight * (1. / row.tile_m + (row.vec_m == 1 ? 1. / row.tile_n : 0));
+  return 1 + load * row.weight * ((shape.wide_n ? 0 : 1. / row.tile_m) + (row.vec_m == 1 ? 1. / row.tile_n : 0));
 }
 
 // The estimated time of a row: the products of the multiprocessor that gets most blocks, over its speed, and the sum of the
@@ -110,7 +111,7 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double full_blocks = rounds * row.blocks_per_sm + sqrt(last * row.blocks_per_sm);
   // What is no sum takes the last blocks as long as one.
   const double overhead_blocks = rounds * row.blocks_per_sm + (last > 0 ? sqrt(row.blocks_per_sm) : 0);
-  const double narrow = row.vec_n > 1 ? 1 : shape.depth == 0 ? 1.25 : narrow_loads(row);
+  const double narrow = row.vec_n > 1 ? 1 : shape.depth == 0 ? 1.25 : narrow_loads(row, shape);
   const double flop_per_us = row.weight * card_speed(row, card) / narrow * 1e6 / 132;
   // What a block does before and after its sums takes as long as so many products of each of them: 60 for three TF32 products on
   // layers with sums of 363 (alex1, cb1). For multiply-adds the number is one with which lenet1, of sums of 25, keeps the row that
@@ -171,7 +172,7 @@ static inline bool same_shape(const ProductShape &a, const ProductShape &b) {
          a.run == b.run && a.trimmed == b.trimmed && a.window == b.window && a.stride == b.stride && a.depth == b.depth &&
          a.least_splits == b.least_splits && a.most_splits == b.most_splits && a.tf32 == b.tf32 &&
          a.workspace == b.workspace && a.accurate == b.accurate && a.streamed == b.streamed &&
-         a.before_us == b.before_us;
+         a.before_us == b.before_us && a.wide_n == b.wide_n;
 }
 
 // The cheapest row that supports the shape, with its splits; row -1 if there is none. The last answers are remembered.

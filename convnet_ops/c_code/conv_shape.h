@@ -213,10 +213,9 @@ static inline int weight_acts_shape(const char *op, const npy_int64 *images, con
 // How many partial gradients are held at most: what partial_sum allows, and what fits into the workspace, but one.
 static inline npy_int64 partials_limit(const ConvShape *s, npy_int64 partial_sum, npy_int64 itemsize) {
   const npy_int64 workspace = 64 << 20;
-  const npy_int64 area = s->out_rows * s->out_cols;
   const npy_int64 bytes = s->channels * s->filter_rows * s->filter_cols * s->groups * s->filters * itemsize;
-  const npy_int64 allowed = partial_sum == 0 ? area : area / partial_sum;
   const npy_int64 fitting = workspace / bytes;
+  const npy_int64 allowed = partial_sum == 0 ? fitting : s->out_rows * s->out_cols / partial_sum;
   const npy_int64 limit = allowed < fitting ? allowed : fitting;
   return limit < 1 ? 1 : limit;
 }

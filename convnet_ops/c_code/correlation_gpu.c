@@ -3,8 +3,7 @@
 // What FilterActs, ImageActs and FusedFilterActs share: correlations by the direct kernels and by tiles, with the
 // kernels that all three have. What differs is handed in: the direct kernels with their sum, and the tiles' last transform.
 
-// A correlation of images with filters as they are: copies the images if c.n or c.out_first say so, and runs the best row of
-// `table` with *args.
+// A correlation of c.n images, from number c.out_first on, with filters as they are: runs the best row of `table` with *args.
 template <typename Args, typename Launch, typename Sum>
 int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool tf32, PyGpuArrayObject *images,
                        PyGpuArrayObject *filters, PyGpuArrayObject *out, PyGpuContextObject *context, Args *args,
@@ -15,9 +14,10 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool
     return pad_rows_launch(0, grid, rows_args, context);
   };
   if (pad_operands(op, images, filters, &c, &padded_images, &padded_filters, &pad_args, context, pad) != 0) return -1;
-  args->images = device_array(padded_images.get());
-  args->filters = device_array(padded_filters.get());
-  const ProductShape shape = correlation_product(c, vector_width(c.n, padded_images.get(), out), tf32,
+  args->images = padded_images.get();
+  args->image_n = (int)padded_images.pitch();
+  args->filters = padded_filters.get();
+  const ProductShape shape = correlation_product(c, padded_images.vectors(c.n, out), tf32,
                                                  padded_images.copied_bytes() + padded_filters.copied_bytes());
   return run_correlation(op, table, c, shape, out, context, args, launch, sum);
 }
@@ -70,10 +70,12 @@ int half_correlation(const char *op, const GpuRows &table, const Correlation &c,
   const OwnedGpuArray filter_words(paired_channels(op, filters, of_filters, 1, c.channels, c.taps_y * c.taps_x * c.groups,
                                                    c.filter_group, context));
   if (filter_words.get() == NULL) return -1;
+  const Correlation pairs = paired_correlation(c);
   args->images = device_array(image_words.get());
+  args->image_n = (int)pairs.n;
   args->filters = device_array(filter_words.get());
   args->largest = device_array(largest.get());
-  return run_correlation(op, table, paired_correlation(c), shape, out, context, args, launch, sum);
+  return run_correlation(op, table, pairs, shape, out, context, args, launch, sum);
 }
 
 // A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
@@ -162,6 +164,7 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
     } else {
       CorrelateArgs args;
       args.images = device_array(patches.get());
+      args.image_n = (int)plan.n;
       args.filters = device_array(transformed.get());
       product.rows = product.grid_rows = product.out_rows = rows;
       if (run_correlation(
@@ -199,10 +202,12 @@ template <typename Run>
 int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const GpuRows &rest_rows,
                          const Correlation &c, PyGpuArrayObject *out, PyGpuContextObject *context, Run run) {
   const TileTables tables = {tile_patches_rows(), filter_acts_rows(), fft_products_rows()};
-  // Three kernels more, each of them short: five layers took between 1.1 and 1.7 times their estimates with one image more than
-  // 128.
+  // Two kernels more, each of them short: so much alex3, alex4 and alex5 took, forward, with one image more than 128.
   const auto rest_us = [&](npy_int64 images) {
-    return 5 + 1.3 * cheapest_cost(rest_rows, padded_product(c, images, direct.tf32), card_of(context));
+    Correlation rest = c;
+    rest.n = images;
+    const ProductShape product = correlation_product(rest, (images | c.out_n) % 4 == 0 ? 4 : 1, direct.tf32, 0);
+    return 3 + 1.1 * cheapest_cost(rest_rows, product, card_of(context));
   };
   return run_plan(tables, tile_problem(c, direct.tf32), false, direct_rows, direct, context, out, rest_us, run);
 }

@@ -35,47 +35,64 @@ static inline npy_int64 padded_batch(npy_int64 n) {
   return 4 * padded <= 5 * n ? padded : n;
 }
 
-// The same where it pays: loads of single floats may cost less than the copy. product(n) is the product with a batch of n; a row
-// that is named gets the batch that it may load best.
+// The same where it pays: loads of single floats may cost less than the copy. product(n) is the product with a batch of n; for a row
+// that is named, its loads decide.
 template <typename Product>
 static npy_int64 cheapest_batch(const GpuRows &table, npy_int64 n, const Card &card, Product product) {
   const npy_int64 padded = padded_batch(n);
   size_t length;
-  if (padded == n || forced_row(table.family, &length) != NULL) return padded;
+  const char *forced = forced_row(table.family, &length);
+  if (padded != n && forced != NULL) {
+    const int row = row_named(table, std::string(forced, length));
+    return row >= 0 && table.rows[row].vec_n == 1 ? n : padded;
+  }
+  if (padded == n) return n;
   const auto cost = [&](npy_int64 batch) { return cheapest_cost(table, product(batch), card); };
   return cost(padded) < cost(n) ? padded : n;
 }
 
-// An array with `inner` values in each of its last rows as one with `padded` of them from `first` on: the array itself where
-// nothing has to be done, else a copy, with zeros behind each row where `inner` ends before, made by launch(args, grid) of the
-// family pad_rows.
+// The values from `first` on of each of an array's rows, which have `inner`, as `wanted` values: the array itself where it has as
+// many, else a copy, with zeros behind them, made by launch(args, grid) of the family pad_rows.
 class PaddedGpuArray {
  public:
-  PaddedGpuArray() : array_(NULL), copied_bytes_(0) {}
+  PaddedGpuArray() : array_(NULL), first_(0), pitch_(0), copied_bytes_(0) {}
   ~PaddedGpuArray() { Py_XDECREF(array_); }
-  PyGpuArrayObject *get() const { return array_; }
+  DeviceArray get() const {
+    DeviceArray values = device_array(array_);
+    values.offset += 4 * first_;
+    return values;
+  }
+  // From row to row.
+  npy_int64 pitch() const { return pitch_; }
   npy_int64 copied_bytes() const { return copied_bytes_; }
+  // vector_width of `wanted` values in each row, beside `other`.
+  int vectors(npy_int64 wanted, PyGpuArrayObject *other) const {
+    return (first_ | pitch_) % 4 == 0 ? vector_width(wanted, array_, other) : 1;
+  }
 
   template <typename Args, typename Launch>
-  int fill(const char *op, PyGpuArrayObject *source, npy_int64 size, npy_int64 inner, npy_int64 first, npy_int64 padded,
+  int fill(const char *op, PyGpuArrayObject *source, npy_int64 size, npy_int64 inner, npy_int64 first, npy_int64 wanted,
            Args *args, PyGpuContextObject *context, Launch launch) {
-    if (first == 0 && inner == padded) {
+    if (first + wanted == inner) {
       Py_INCREF(source);
       array_ = source;
+      first_ = first;
+      pitch_ = inner;
       return 0;
     }
-    const npy_int64 dims[4] = {1, 1, size / inner, padded};
+    const npy_int64 dims[4] = {1, 1, size / inner, wanted};
     if (check_index_limit(op, "padded copy", 4, dims) != 0) return -1;
     array_ = allocate(op, "padded copy", 4, dims, context);
     if (array_ == NULL) return -1;
+    pitch_ = wanted;
     args->source = device_array(source);
     args->source.offset += 4 * first;
     args->out = device_array(array_);
     args->inner = (int)(inner - first);
     args->pitch = (int)inner;
-    args->size = (int)(dims[2] * padded);
-    args->by_padded = make_divisor(padded);
-    copied_bytes_ = 4 * dims[2] * padded;
+    args->size = (int)(dims[2] * wanted);
+    args->by_padded = make_divisor(wanted);
+    copied_bytes_ = 4 * dims[2] * wanted;
     size_t grid[3];
     elementwise_grid(args->size, 1024, grid);
     return launch(args, grid);
@@ -85,7 +102,7 @@ class PaddedGpuArray {
   PaddedGpuArray(const PaddedGpuArray &);
   void operator=(const PaddedGpuArray &);
   PyGpuArrayObject *array_;
-  npy_int64 copied_bytes_;
+  npy_int64 first_, pitch_, copied_bytes_;
 };
 
 // The operands of FilterActs: c->n images from c->out_first on, padded where there are fewer, and the filters of each group, so
@@ -124,7 +141,8 @@ static void fill_sum_args(const SplitSums &sums, PyGpuArrayObject *out, Args *ar
   args->out = device_array(out);
   args->out.offset += 4 * sums.first;
   args->splits = (int)sums.splits;
-  args->ways = sums.splits < 8 ? 1 : sums.splits < 16 ? 2 : sums.splits < 32 ? 4 : 8;
+  args->ways = 1;
+  while (args->ways < 32 && 8 * args->ways <= sums.splits) args->ways *= 2;
   args->size = (int)sums.size;
   args->pitch = (int)sums.pitch;
   args->by_inner = make_divisor(sums.inner);
@@ -176,7 +194,7 @@ static ProductShape correlation_product(const Correlation &c, int vec_n, bool tf
   return shape;
 }
 
-// The same, estimated before n images are copied from the batch, or it is padded to n.
+// The same of a batch that is padded to n, estimated before.
 static ProductShape padded_product(Correlation c, npy_int64 n, bool tf32) {
   c.n = n;
   const npy_int64 copied = c.n == c.out_n ? 0 : 4 * c.groups * c.channels * c.rows * c.cols * c.n;
@@ -184,7 +202,8 @@ static ProductShape padded_product(Correlation c, npy_int64 n, bool tf32) {
 }
 
 // Runs a correlation into `out`: chooses the row and the splits, fills the arguments, and calls launch(row, grid), and where
-// the sums are split sum(split sums) after it. args->images and args->filters are set.
+// the sums are split sum(split sums) after it. args->images, args->image_n and args->filters are
+// set.
 template <typename Args, typename Launch, typename Sum>
 static int run_correlation(const char *op, const GpuRows &table, const Correlation &c, const ProductShape &shape,
                            PyGpuArrayObject *out, PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {

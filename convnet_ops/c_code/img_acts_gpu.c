@@ -3,11 +3,12 @@
 #include "gpu_conv.h"
 
 // The product of ImageActs by columns: sums over filters for each tap of a channel and each output, cut into so many splits, each
-// of which counts as a product of its own. What is written and read again is its workspace.
+// of which counts as a product of its own. What is written and read again is its workspace; reading what further splits wrote
+// takes longer than that counts, by what alex1 to alex5 and cb5 took with one image and 1, 2 and 4 splits.
 static ProductShape columns_product(const ConvShape &s, npy_int64 splits, int vec_m, int vec_n, bool tf32) {
   const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols, outputs = s.out_rows * s.out_cols * s.n;
   const ProductShape shape = {taps, outputs, splits, vec_m, vec_n, 0, 1, 0, 0, (s.filters + splits - 1) / splits, 1, 1, tf32,
-                              4 * outputs * taps * splits, true};
+                              4 * outputs * taps * splits, true, false, 1.7e-6 * 4 * outputs * taps * (splits - 1)};
   return shape;
 }
 
@@ -226,10 +227,11 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
                         }) != 0)
       return -1;
     CorrelateArgs args;
-    args.images = device_array(padded_hid.get());
+    args.images = padded_hid.get();
+    args.image_n = (int)padded_hid.pitch();
     args.filters = device_array(arranged);
     ProductShape shape = product(part, 4 * filter_count(part) + padded_hid.copied_bytes());
-    shape.vec_n = vector_width(part.n, padded_hid.get(), *out);
+    shape.vec_n = padded_hid.vectors(part.n, *out);
     return run_correlation(
         op, table, part, shape, *out, params->context, &args,
         [&](int row, const size_t *grid) {

@@ -257,7 +257,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
     const npy_int64 sum = s.out_rows * s.out_cols * n;
     const ProductShape result = {taps, s.filters, s.groups, 1, n % 4 == 0 ? 4 : 1, 0, 1, 0, 0, sum,
                                  std::min(limit, (sum + 8191) / 8192), limit, params->tf32 != 0,
-                                 n == s.n ? 0 : 4 * pixels * n, false};
+                                 n == s.n ? 0 : 4 * pixels * n, false, false, 0, sum % 4 == 0};
     return result;
   };
   const npy_int64 batch = cheapest_batch(table, s.n, card_of(params->context), product);
@@ -277,11 +277,11 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
         padded_hid.fill(op, hid_array.get(), hid_dims[0] * hid_dims[1] * hid_dims[2] * s.n, s.n, 0, batch, &pad_args,
                         params->context, pad) != 0)
       return -1;
-    shape.vec_n = vector_width(batch, padded_images.get(), padded_hid.get());
+    shape.vec_n = std::min(padded_images.vectors(batch, NULL), padded_hid.vectors(batch, NULL));
     shape.workspace = padded_images.copied_bytes() + padded_hid.copied_bytes();
     WeightActsArgs args;
-    args.images = device_array(padded_images.get());
-    args.hid_grads = device_array(padded_hid.get());
+    args.images = padded_images.get();
+    args.hid_grads = padded_hid.get();
     return direct_weight_acts(
         op, table, s, batch, shape, *gradient, partials, params->context, &args,
         [&](int row, const size_t *grid) { return weight_acts_launch(row, grid, &args, params->context); });
