@@ -19,7 +19,7 @@ from convnet_ops.filter_acts import (
 from convnet_ops.img_acts import ImageActs
 from convnet_ops.kernels import KernelFamily, Row
 from convnet_ops.layout import ContiguousOnGpu
-from convnet_ops.tiles import tile_family
+from convnet_ops.tiles import FFT_OUTPUT_TILES, tile_family
 from convnet_ops.weight_acts import WeightActs
 from theano.gof import ParamsType
 from theano.gpuarray.basic_ops import as_gpuarray_variable
@@ -247,7 +247,9 @@ class GpuFusedFilterActs(GpuOp, FusedFilterActs):
         + partial_families()[:1]
         + correlation_families()
         + (
-            tile_family("fused_tile_outputs", "outputs", "FusedTileOutputsArgs", _FUSED_FILES),
+            tile_family(
+                "fused_tile_outputs", "outputs", "FusedTileOutputsArgs", _FUSED_FILES, fft_tiles=FFT_OUTPUT_TILES
+            ),
             half_correlation_family("fused_filter_acts_f16", files=_FUSED_FILES, struct="FusedHalfFilterActsArgs"),
         )
         + half_families("pair_channels", "PairChannelsArgs")

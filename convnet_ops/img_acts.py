@@ -115,7 +115,7 @@ def _columns_family():
     # parts, warp_m, stages, blocks_per_sm, weight
     products = [
         ("3xtf32", 3, 32, 3, 3, 59),
-        ("3xtf32", 3, 16, 3, 4, 50),
+        ("3xtf32", 3, 16, 3, 4, 53),
         ("tf32", 1, 32, 3, 3, 110),
         ("tf32", 1, 16, 3, 4, 80),
     ]

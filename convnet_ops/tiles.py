@@ -10,14 +10,25 @@ from convnet_ops.kernels import KernelFamily, Row
 WINOGRAD_TILES = ((4, 3, 25), (2, 3, 25))
 # Pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor, weight.
 FFT_TILES = ((12, 32, 4, 25), (16, 32, 3, 25), (24, 16, 3, 23), (32, 16, 2, 21), (40, 8, 2, 18))
+# The same of outputs, by name. Where 8 does not divide the batch, blocks share a sector of 32 bytes in every pixel, and
+# wider ones share fewer; some are slower otherwise.
+FFT_OUTPUT_TILES = (
+    ("fft_12x12", 12, 32, 4, 25),
+    ("fft_16x16", 16, 32, 3, 25),
+    ("fft_24x24", 24, 32, 2, 23),
+    ("fft_32x32", 32, 32, 1, 21),
+    ("fft_40x40", 40, 8, 2, 18),
+    ("fft_16x16_odd", 16, 64, 2, 25),
+    ("fft_40x40_odd", 40, 16, 1, 18),
+)
 
 
-def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), arguments=""):
+def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), arguments="", fft_tiles=None):
     """One of the transforms, for every tile.
 
     A row's `window` is the taps of its tiles, 0 for those of fft.cu, which take any; its `stride` the outputs, for
     those of fft.cu the pixels; `tile_n` how many tiles, or filters, a block transforms; its `weight` the 0.1 TB/s that
-    it moves. All families have the same rows.
+    it moves. All families begin with the same rows, but for how many a block transforms.
     """
     rows = [
         Row(
@@ -32,9 +43,11 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
         )
         for outputs, taps, weight in WINOGRAD_TILES
     ]
+    if fft_tiles is None:
+        fft_tiles = [("fft_%dx%d" % (tile[0], tile[0]),) + tile for tile in FFT_TILES]
     rows += [
         Row(
-            name="fft_%dx%d" % (size, size),
+            name=row,
             template="fft_%s<%d, %d%s>" % (kernel, size, lanes, arguments),
             threads=size // 2 * lanes,
             blocks_per_sm=blocks,
@@ -42,7 +55,7 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
             weight=weight,
             stride=size,
         )
-        for size, lanes, blocks, weight in FFT_TILES
+        for row, size, lanes, blocks, weight in fft_tiles
     ]
     return KernelFamily(name, list(files), struct, rows)
 
@@ -96,5 +109,5 @@ FFT_GRADIENT_PRODUCTS = _products_family(
 PATCHES = tile_family("tile_patches", "patches", "TilePatchesArgs", arguments=", false")
 GRADIENTS = tile_family("tile_gradients", "patches", "TilePatchesArgs", arguments=", true")
 FILTERS = tile_family("tile_filters", "filters", "TileFiltersArgs")
-OUTPUTS = tile_family("tile_outputs", "outputs", "TileOutputsArgs")
+OUTPUTS = tile_family("tile_outputs", "outputs", "TileOutputsArgs", fft_tiles=FFT_OUTPUT_TILES)
 TAPS = tile_family("tile_taps", "taps", "TileTapsArgs")

@@ -142,6 +142,9 @@ struct FourierTile {
   static constexpr int kFrequencies = kSize * kHalf + 2;
   // Lanes of a warp that have another column are on other banks.
   static constexpr int kPitch = kSize * kLanes + kLanes % 32;
+  // Columns that are exchanged at once: all, or where 48 KB do not hold them a half.
+  static constexpr int kColumns = kHalf * kPitch > 12288 ? kHalf / 2 : kHalf;
+  static constexpr int kShared = kColumns * kPitch;
   float *shared;
   int lane, line;
 
@@ -198,31 +201,47 @@ struct FourierTile {
 
   // Row 2 * line + j of column k, and row r of this thread's column.
   __device__ __forceinline__ float &of_row(int k, int j) const {
-    return shared[k * kPitch + (line + j * kHalf) * kLanes + lane];
+    return shared[k % kColumns * kPitch + (line + j * kHalf) * kLanes + lane];
   }
   __device__ __forceinline__ float &of_column(int r) const {
-    return shared[line * kPitch + (r / 2 + r % 2 * kHalf) * kLanes + lane];
+    return shared[line % kColumns * kPitch + (r / 2 + r % 2 * kHalf) * kLanes + lane];
   }
   // One part of two rows, told apart, to that of a column.
   __device__ __forceinline__ void rows_to_column(float (&part)[kSize]) const {
+    float column[kSize];
 #pragma unroll
-    for (int k = 0; k < kHalf; ++k)
+    for (int first = 0; first < kHalf; first += kColumns) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) of_row(k, j) = part[place<true>(k, j)];
-    __syncthreads();
+      for (int k = first; k < first + kColumns; ++k)
 #pragma unroll
-    for (int r = 0; r < kSize; ++r) part[r] = of_column(r);
-    __syncthreads();
+        for (int j = 0; j < 2; ++j) of_row(k, j) = part[place<true>(k, j)];
+      __syncthreads();
+      if (line - line % kColumns == first) {
+#pragma unroll
+        for (int r = 0; r < kSize; ++r) column[r] = of_column(r);
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int r = 0; r < kSize; ++r) part[r] = column[r];
   }
   __device__ __forceinline__ void column_to_rows(float (&part)[kSize]) const {
+    float rows[kSize];
 #pragma unroll
-    for (int r = 0; r < kSize; ++r) of_column(r) = part[place<true>(r)];
-    __syncthreads();
+    for (int first = 0; first < kHalf; first += kColumns) {
+      if (line - line % kColumns == first) {
 #pragma unroll
-    for (int k = 0; k < kHalf; ++k)
+        for (int r = 0; r < kSize; ++r) of_column(r) = part[place<true>(r)];
+      }
+      __syncthreads();
 #pragma unroll
-      for (int j = 0; j < 2; ++j) part[place<false>(k, j)] = of_row(k, j);
-    __syncthreads();
+      for (int k = first; k < first + kColumns; ++k)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) rows[place<false>(k, j)] = of_row(k, j);
+      __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) part[i] = rows[i];
   }
 
   // From rows 2 * line (re) and 2 * line + 1 (im) to a column of the spectrum, which `store` takes.
@@ -308,7 +327,7 @@ struct FourierLoad {
 template <int kSize, int kLanes, bool kGradients>
 __device__ __forceinline__ void fft_patches(const TilePatchesArgs &a) {
   typedef FourierTile<kSize, kLanes> Tile;
-  __shared__ float memory[Tile::kHalf * Tile::kPitch];
+  __shared__ float memory[Tile::kShared];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
   const bool inside = i < a.size;
@@ -331,7 +350,7 @@ template <int kSize, int kLanes>
 __device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
   typedef FourierTile<kSize, kLanes> Tile;
   constexpr int kElements = 2 * Tile::kFrequencies;
-  __shared__ float memory[Tile::kHalf * Tile::kPitch];
+  __shared__ float memory[Tile::kShared];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
   int last, filter;
@@ -357,7 +376,7 @@ __device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
 template <int kSize, int kLanes, typename Args>
 __device__ __forceinline__ void fft_outputs(const Args &a) {
   typedef FourierTile<kSize, kLanes> Tile;
-  __shared__ float memory[Tile::kHalf * Tile::kPitch];
+  __shared__ float memory[Tile::kShared];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
   const TileResult result(a, min(i, a.size - 1));
@@ -383,7 +402,7 @@ template <int kSize, int kLanes>
 __device__ __forceinline__ void fft_taps(const TileTapsArgs &a) {
   typedef FourierTile<kSize, kLanes> Tile;
   constexpr int kElements = 2 * Tile::kFrequencies;
-  __shared__ float memory[Tile::kHalf * Tile::kPitch];
+  __shared__ float memory[Tile::kShared];
   const Tile part(memory);
   const int i = blockIdx.x * kLanes + part.lane;
   const bool inside = i < a.size;

@@ -3,7 +3,7 @@
 import os
 
 import numpy as np
-from convnet_ops import FilterActs, ImageActs, WeightActs, reference
+from convnet_ops import FilterActs, ImageActs, WeightActs, reference, tiles
 from convnet_ops.base_acts import PRECISIONS
 
 from tests import problems
@@ -131,6 +131,23 @@ def check_rows_of_tiles(op_class):
             case.check(op_class, Processor("gpu", "tiles=" + tile))
         finally:
             del os.environ["CONVNET_OPS_TILE_BYTES"]
+
+
+def test_outputs_of_odd_and_even_batches():
+    for op_class in (FilterActs, ImageActs):
+        yield check_outputs_of_batches, op_class
+
+
+def check_outputs_of_batches(op_class):
+    gpu_or_skip()
+    names = [row.name for row in tiles.OUTPUTS.rows]
+    sizes = [name[: -len("_odd")] for name in names if name.endswith("_odd")]
+    assert sizes and set(sizes) < set(names)
+    problem = next(problem for problem in problems.CONV_PROBLEMS if problem.name == "pad")
+    for size in sizes:
+        for batch in (5, 12, 8):
+            case = ConvCase(problem._replace(images=problem.images[:3] + (batch,)), "float32")
+            case.check(op_class, Processor("gpu", "tiles=" + size))
 
 
 def test_images_beside_tiles():

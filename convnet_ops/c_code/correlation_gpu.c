@@ -79,12 +79,12 @@ int half_correlation(const char *op, const GpuRows &table, const Correlation &c,
 }
 
 // A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
-// the images' own; `family` is that of the direct kernels. launch_outputs(grid) launches the last transform with *outputs; the
-// other kernels are tile_patches, tile_filters and, for the products, filter_acts or fft_products.
+// the images' own; `family` is that of the direct kernels. launch_outputs(row, grid) launches the last transform, a row of
+// outputs_rows, with *outputs; the other kernels are tile_patches, tile_filters and, for the products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
 int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
                      PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
-                     PyGpuContextObject *context, OutputsArgs *outputs, Launch launch_outputs) {
+                     PyGpuContextObject *context, const GpuRows &outputs_rows, OutputsArgs *outputs, Launch launch_outputs) {
   const TileProblem problem = tile_problem(c, tf32);
   const npy_int64 filter_group = (c.m + 3) / 4 * 4;
   const npy_int64 patches_dims[4] = {plan.elements * c.groups * problem.channels, plan.chunk_rows, plan.tile_cols, plan.n};
@@ -97,8 +97,11 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   print_plan(tile_patches_rows(), plan, family,
              array_bytes(patches_dims) + array_bytes(products_dims) + array_bytes(filters_dims));
   const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
-  // Tiles, or filters, of a block of the transforms.
+  // Tiles, or filters, of a block of the first transforms.
   const int at_once = tile_patches_rows().rows[plan.row].tile_n;
+  const int odd_row =
+      c.n % 8 == 0 ? -1 : row_named(outputs_rows, std::string(outputs_rows.rows[plan.row].name) + "_odd");
+  const int outputs_row = odd_row < 0 ? plan.row : odd_row;
   size_t grid[3];
 
   TileFiltersArgs filters_args;
@@ -191,8 +194,8 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
     outputs->by_tile_rows = make_divisor(rows);
     outputs->by_phases = make_divisor(c.phases_y * c.phases_x);
     outputs->by_phases_x = make_divisor(c.phases_x);
-    elementwise_grid(outputs->size, at_once, grid);
-    if (launch_outputs(grid) != 0) return -1;
+    elementwise_grid(outputs->size, outputs_rows.rows[outputs_row].tile_n, grid);
+    if (launch_outputs(outputs_row, grid) != 0) return -1;
   }
   return 0;
 }

@@ -67,8 +67,8 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
     TileOutputsArgs outputs;
     const int failed =
         tile_correlation(op, "filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out, params->context,
-                         &outputs, [&](const size_t *grid) {
-                           return tile_outputs_launch(plan.row, grid, &outputs, params->context);
+                         tile_outputs_rows(), &outputs, [&](int row, const size_t *grid) {
+                           return tile_outputs_launch(row, grid, &outputs, params->context);
                          });
     return failed || plan.images == s.n ? failed : run_direct(plan);
   };

@@ -81,8 +81,8 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     outputs.slope = (float)params->slope;
     const int failed =
         tile_correlation(op, "fused_filter_acts", plan, c, params->tf32, image_array.get(), filter_array.get(), *out,
-                         params->context, &outputs, [&](const size_t *row_grid) {
-                           return fused_tile_outputs_launch(plan.row, row_grid, &outputs, params->context);
+                         params->context, fused_tile_outputs_rows(), &outputs, [&](int row, const size_t *row_grid) {
+                           return fused_tile_outputs_launch(row, row_grid, &outputs, params->context);
                          });
     return failed || plan.images == s.n ? failed : run_direct(plan);
   };

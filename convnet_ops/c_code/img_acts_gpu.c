@@ -291,8 +291,8 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
         TileOutputsArgs outputs;
         const int failed =
             tile_correlation(op, "img_acts", plan, unpadded, params->tf32, hid_array.get(), arranged.get(), *out,
-                             params->context, &outputs, [&](const size_t *grid) {
-                               return tile_outputs_launch(plan.row, grid, &outputs, params->context);
+                             params->context, tile_outputs_rows(), &outputs, [&](int row, const size_t *grid) {
+                               return tile_outputs_launch(row, grid, &outputs, params->context);
                              });
         return failed || plan.images == s.n ? failed : run_arranged(direct_part(unpadded, plan, 0), arranged.get());
       });
