@@ -14,7 +14,8 @@
 //
 // Block   kLanes tiles (or filters) by kSize / 2 threads, each of which transforms two rows at once, as one complex row, and then
 //         one column; columns 0 and kSize / 2 of real rows are real, and one complex column.
-// Shared  kSize / 2 * kSize * kLanes floats and some padding: the real, then the imaginary parts between rows and columns.
+// Shared  kSize / 2 * kSize * kLanes floats and some padding, or where 48 KB do not hold them a half: the real, then the imaginary
+//         parts between rows and columns.
 
 // cos(2 pi i / n), 0 <= i < n, by its series: i and n are known when loops are unrolled, and the cosine then is too.
 __device__ __forceinline__ float root_cosine(int i, int n) {

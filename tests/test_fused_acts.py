@@ -68,7 +68,7 @@ def test_gpu():
 def check_gpu_values(problem, activation):
     gpu_or_skip()
     rows = [Processor("gpu", "fused_filter_acts=%s" % row) for row in ROWS]
-    # One size of Fourier transforms with each problem; those that have other outputs for odd batches with even ones too.
+    # One size of Fourier transforms with each problem; those with other outputs for odd batches with even ones too.
     sizes = [row for row in tiles.PATCHES.rows if row.window == 0]
     outputs = [row.name for row in tiles.OUTPUTS.rows]
     number, even = PROBLEMS.index(problem) % len(sizes), problem.images[3] % 8 == 0
