@@ -44,8 +44,8 @@ struct SumPartialsArgs {
 __device__ __forceinline__ float finish_partial(const SumPartialsArgs &, int i, float sum) { return sum; }
 
 // out[i] = sum over splits of partials[split, i]. `ways` threads share an element: each adds every ways-th split, in order,
-// and their sums are added in order. So the grouping depends on nothing but the number of splits. A thread reads 8 at once, since
-// it would else wait for each.
+// and their sums are added in order. So the grouping depends on nothing but the number of splits. A thread reads 8 at once, as it
+// would else wait for each.
 template <typename Args>
 __device__ __forceinline__ void sum_partials(const Args &a) {
   __shared__ float sums[256];

@@ -91,9 +91,9 @@ static inline double card_speed(const GpuRow &row, const Card &card) {
   return row.capability == 0 || card.capability % 10 == 0 && card.capability <= 100 ? 1 : row.tf32 ? 0.4 : 0.25;
 }
 
-// How much longer a convolution's row takes that loads floats one by one: one of the n is loaded for m products, one of the m for n.
-// WeightActs loads both so, or with shape.wide_n those of the m. 0.3 is between what single images make (alex3 and vgg3_2, the gradient of the filters) and odd batches
-// (alex1, forward, with TF32: 1.7); multiply-adds of FilterActs hide more of it (lenet1).
+// How much longer a convolution's row takes that loads floats one by one: one of the n is loaded for m products, one of the m for
+// n. WeightActs loads both so, or with shape.wide_n those of the m. 0.3 is between what single images make (alex3 and vgg3_2, the
+// gradient of the filters) and odd batches (alex1, forward, with TF32: 1.7); multiply-adds of FilterActs hide more of it (lenet1).
 static inline double narrow_loads(const GpuRow &row, const ProductShape &shape) {
   const double load = row.capability == 0 && row.vec_m > 1 ? 0.2 : 0.3;
   return 1 + load * row.weight * ((shape.wide_n ? 0 : 1. / row.tile_m) + (row.vec_m == 1 ? 1. / row.tile_n : 0));

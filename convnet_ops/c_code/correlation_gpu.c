@@ -80,7 +80,7 @@ int half_correlation(const char *op, const GpuRows &table, const Correlation &c,
 
 // A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
 // the images' own; `family` is that of the direct kernels. launch_outputs(row, grid) launches the last transform, a row of
-// outputs_rows, with *outputs; the other kernels are tile_patches, tile_filters and, for the products, filter_acts or fft_products.
+// outputs_rows, with *outputs; the others are those of tile_patches, tile_filters and, for products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
 int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
                      PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,

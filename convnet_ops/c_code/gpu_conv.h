@@ -35,8 +35,8 @@ static inline npy_int64 padded_batch(npy_int64 n) {
   return 4 * padded <= 5 * n ? padded : n;
 }
 
-// The same where it pays: loads of single floats may cost less than the copy. product(n) is the product with a batch of n; for a row
-// that is named, its loads decide.
+// The same where it pays: loads of single floats may cost less than the copy. product(n) is the product with a batch of n. A row
+// that is named gets the batch that it may load.
 template <typename Product>
 static npy_int64 cheapest_batch(const GpuRows &table, npy_int64 n, const Card &card, Product product) {
   const npy_int64 padded = padded_batch(n);
