@@ -174,6 +174,13 @@ def check_partial_sum(device):
         gradient, partials = Processor(device).run(op, images, hid, np.array([2, 2]))
         assert_close(gradient, wanted, hid[0].size, "partial_sum=%s" % partial_sum)
         assert partial_sum is None or len(partials) <= 64 // partial_sum
+    # One output pixel of many images: without partial_sum the sum may be cut there too.
+    images, hid = (rng.standard_normal((count, 1, 1, 8200)).astype("float32") for count in (2, 4))
+    for partial_sum in (None, 1):
+        op = WeightActs(partial_sum=partial_sum)
+        gradient, partials = Processor(device).run(op, images, hid, np.array([1, 1]))
+        assert_close(gradient, reference.weight_acts(images, hid, (1, 1)), 8200, "1 x 1, partial_sum=%s" % partial_sum)
+        assert len(partials) == 1 if partial_sum else len(partials) > 1, (partial_sum, len(partials))
 
 
 def test_image_acts_needs_no_shape_at_stride_1():

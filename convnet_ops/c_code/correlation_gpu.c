@@ -99,9 +99,11 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
   // Tiles, or filters, of a block of the first transforms.
   const int at_once = tile_patches_rows().rows[plan.row].tile_n;
-  const int odd_row =
-      c.n % 8 == 0 ? -1 : row_named(outputs_rows, std::string(outputs_rows.rows[plan.row].name) + "_odd");
-  const int outputs_row = odd_row < 0 ? plan.row : odd_row;
+  // Of the rows for a tile the last is for batches that 8 does not divide.
+  const GpuRow &tile = outputs_rows.rows[plan.row];
+  int outputs_row = plan.row;
+  for (int row = plan.row + 1; row < outputs_rows.count && c.n % 8 != 0; ++row)
+    if (outputs_rows.rows[row].window == tile.window && outputs_rows.rows[row].stride == tile.stride) outputs_row = row;
   size_t grid[3];
 
   TileFiltersArgs filters_args;

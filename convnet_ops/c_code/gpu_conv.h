@@ -202,8 +202,7 @@ static ProductShape padded_product(Correlation c, npy_int64 n, bool tf32) {
 }
 
 // Runs a correlation into `out`: chooses the row and the splits, fills the arguments, and calls launch(row, grid), and where
-// the sums are split sum(split sums) after it. args->images, args->image_n and args->filters are
-// set.
+// the sums are split sum(split sums) after it. args->images, image_n and filters are set.
 template <typename Args, typename Launch, typename Sum>
 static int run_correlation(const char *op, const GpuRows &table, const Correlation &c, const ProductShape &shape,
                            PyGpuArrayObject *out, PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {
