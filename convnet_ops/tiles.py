@@ -9,7 +9,7 @@ from convnet_ops.kernels import KernelFamily, Row
 # Outputs and taps of a tile, in one direction; weight.
 WINOGRAD_TILES = ((4, 3, 25), (2, 3, 25))
 # Pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor, weight.
-FFT_TILES = ((12, 32, 4, 25), (16, 32, 3, 25), (24, 16, 3, 23), (32, 16, 2, 21), (40, 8, 2, 18))
+FFT_TILES = ((12, 32, 5, 25), (16, 32, 4, 25), (24, 16, 4, 23), (32, 16, 3, 21), (40, 8, 3, 18))
 # The same of outputs, by name. Where 8 does not divide the batch, blocks share a sector of 32 bytes in every pixel, and
 # wider ones share fewer; some are slower otherwise.
 FFT_OUTPUT_TILES = (
@@ -17,9 +17,13 @@ FFT_OUTPUT_TILES = (
     ("fft_16x16", 16, 32, 3, 25),
     ("fft_24x24", 24, 32, 2, 23),
     ("fft_32x32", 32, 32, 1, 21),
-    ("fft_40x40", 40, 8, 2, 18),
+    ("fft_40x40", 40, 8, 3, 18),
     ("fft_16x16_odd", 16, 64, 2, 25),
     ("fft_40x40_odd", 40, 16, 1, 18),
+)
+# Of the gradient of the filters: sums over splits take more registers.
+FFT_TAPS_TILES = tuple(
+    ("fft_%dx%d" % (size, size), size, lanes, blocks - 1, weight) for size, lanes, blocks, weight in FFT_TILES
 )
 
 
@@ -110,4 +114,4 @@ PATCHES = tile_family("tile_patches", "patches", "TilePatchesArgs", arguments=",
 GRADIENTS = tile_family("tile_gradients", "patches", "TilePatchesArgs", arguments=", true")
 FILTERS = tile_family("tile_filters", "filters", "TileFiltersArgs")
 OUTPUTS = tile_family("tile_outputs", "outputs", "TileOutputsArgs", fft_tiles=FFT_OUTPUT_TILES)
-TAPS = tile_family("tile_taps", "taps", "TileTapsArgs")
+TAPS = tile_family("tile_taps", "taps", "TileTapsArgs", fft_tiles=FFT_TAPS_TILES)

@@ -245,11 +245,13 @@ struct FourierTile {
     for (int i = 0; i < kSize; ++i) part[i] = rows[i];
   }
 
-  // From rows 2 * line (re) and 2 * line + 1 (im) to a column of the spectrum, which `store` takes.
+  // From rows 2 * line (re) and 2 * line + 1 (im) to a column of the spectrum, which `store` takes. Without `rows` both are zeros.
   template <typename Store>
-  __device__ __forceinline__ void forward(float (&re)[kSize], float (&im)[kSize], Store store) const {
-    FourierTransform<kSize>::run(re, im);
-    tell_apart<true>(re, im);
+  __device__ __forceinline__ void forward(float (&re)[kSize], float (&im)[kSize], bool rows, Store store) const {
+    if (rows) {
+      FourierTransform<kSize>::run(re, im);
+      tell_apart<true>(re, im);
+    }
     rows_to_column(re);
     rows_to_column(im);
     FourierTransform<kSize>::run(re, im);
@@ -257,9 +259,9 @@ struct FourierTile {
     each_frequency<true>(re, im, store);
   }
 
-  // From a column, the sum of what `splits` of load(split) add, to the rows, times kSize * kSize.
+  // From a column, the sum of what `splits` of load(split) add, to the rows, times kSize * kSize; without `rows` not to those.
   template <typename Load>
-  __device__ __forceinline__ void inverse(float (&re)[kSize], float (&im)[kSize], int splits, Load load) const {
+  __device__ __forceinline__ void inverse(float (&re)[kSize], float (&im)[kSize], int splits, bool rows, Load load) const {
 #pragma unroll
     for (int i = 0; i < kSize; ++i) re[i] = im[i] = 0.f;
 #pragma unroll 1
@@ -271,6 +273,7 @@ struct FourierTile {
     FourierTransform<kSize>::run(im, re);
     column_to_rows(re);
     column_to_rows(im);
+    if (!rows) return;
     put_together(re, im);
     FourierTransform<kSize>::run(im, re);
   }
@@ -344,7 +347,8 @@ __device__ __forceinline__ void fft_patches(const TilePatchesArgs &a) {
     re[x] = in_col && in_row ? source[x * patch.col_step] : 0.f;
     im[x] = in_col && in_next_row ? source[patch.row_step + x * patch.col_step] : 0.f;
   }
-  part.forward(re, im, FourierStore<kGradients>{inside ? a.out + i : NULL, (size_t)a.size});
+  // Of images nearly all threads have rows, and asking takes registers.
+  part.forward(re, im, !kGradients || in_row || in_next_row, FourierStore<kGradients>{inside ? a.out + i : NULL, (size_t)a.size});
 }
 
 template <int kSize, int kLanes>
@@ -371,7 +375,7 @@ __device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
     im[x] = in_cols && next_r < a.taps_y ? source[(next_r * a.taps_x + s) * a.source_stride] : 0.f;
   }
   float *out = i < a.size ? a.out + outer * kElements * a.by_stride.value + last : NULL;
-  part.forward(re, im, FourierStore<true>{out, (size_t)a.by_stride.value});
+  part.forward(re, im, inside && r < a.taps_y, FourierStore<true>{out, (size_t)a.by_stride.value});
 }
 
 template <int kSize, int kLanes, typename Args>
@@ -383,10 +387,10 @@ __device__ __forceinline__ void fft_outputs(const Args &a) {
   const TileResult result(a, min(i, a.size - 1));
   const bool inside = i < a.size && result.last < a.n;
   float re[kSize], im[kSize];
-  part.inverse(re, im, 1, [&](int) { return FourierLoad{inside ? a.products + i : NULL, (size_t)a.size}; });
-  if (!inside) return;
   const int y = 2 * part.line;
-  const bool in_row = y < a.step_y && result.has_row(a, y), in_next_row = y + 1 < a.step_y && result.has_row(a, y + 1);
+  part.inverse(re, im, 1, y < a.step_y, [&](int) { return FourierLoad{inside ? a.products + i : NULL, (size_t)a.size}; });
+  if (!inside || y >= a.step_y) return;
+  const bool in_row = result.has_row(a, y), in_next_row = y + 1 < a.step_y && result.has_row(a, y + 1);
   float *target = a.out + result.target + y * result.row_step;
 #pragma unroll
   for (int x = 0; x < kSize; ++x) {
@@ -412,10 +416,11 @@ __device__ __forceinline__ void fft_taps(const TileTapsArgs &a) {
   const TilePhase phase(outer, a.by_phases, a.by_phases_x);
   const float *source = a.partials + (size_t)outer * kElements * a.by_filters.value + filter;
   float re[kSize], im[kSize];
-  part.inverse(re, im, a.splits, [&](int split) {
+  const bool rows = 2 * part.line * a.stride_y < a.taps_y;
+  part.inverse(re, im, a.splits, rows, [&](int split) {
     return FourierLoad{inside ? source + (size_t)split * kElements * a.size : NULL, (size_t)a.by_filters.value};
   });
-  if (!inside) return;
+  if (!inside || !rows) return;
 #pragma unroll
   for (int x = 0; x < kSize; ++x)
 #pragma unroll
