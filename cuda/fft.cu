@@ -245,7 +245,8 @@ struct FourierTile {
     for (int i = 0; i < kSize; ++i) part[i] = rows[i];
   }
 
-  // From rows 2 * line (re) and 2 * line + 1 (im) to a column of the spectrum, which `store` takes. Without `rows` both are zeros.
+  // From rows 2 * line (re) and 2 * line + 1 (im) to a column of the spectrum, which `store` takes. Without `rows` both are
+  // zeros.
   template <typename Store>
   __device__ __forceinline__ void forward(float (&re)[kSize], float (&im)[kSize], bool rows, Store store) const {
     if (rows) {
@@ -259,7 +260,8 @@ struct FourierTile {
     each_frequency<true>(re, im, store);
   }
 
-  // From a column, the sum of what `splits` of load(split) add, to the rows, times kSize * kSize; without `rows` not to those.
+  // From a column, the sum of what `splits` of load(split) add, to the rows, times kSize * kSize. Without `rows` nobody wants
+  // these.
   template <typename Load>
   __device__ __forceinline__ void inverse(float (&re)[kSize], float (&im)[kSize], int splits, bool rows, Load load) const {
 #pragma unroll
@@ -348,7 +350,8 @@ __device__ __forceinline__ void fft_patches(const TilePatchesArgs &a) {
     im[x] = in_col && in_next_row ? source[patch.row_step + x * patch.col_step] : 0.f;
   }
   // Of images nearly all threads have rows, and asking takes registers.
-  part.forward(re, im, !kGradients || in_row || in_next_row, FourierStore<kGradients>{inside ? a.out + i : NULL, (size_t)a.size});
+  const bool rows = !kGradients || in_row || in_next_row;
+  part.forward(re, im, rows, FourierStore<kGradients>{inside ? a.out + i : NULL, (size_t)a.size});
 }
 
 template <int kSize, int kLanes>
