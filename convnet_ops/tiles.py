@@ -8,9 +8,15 @@ from convnet_ops.kernels import KernelFamily, Row
 
 # Outputs and taps of a tile, in one direction; weight.
 WINOGRAD_TILES = ((4, 3, 25), (2, 3, 25))
-# Pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor, weight.
-FFT_TILES = ((12, 32, 5, 25), (16, 32, 4, 25), (24, 16, 4, 23), (32, 16, 3, 21), (40, 8, 3, 18))
-# The same of outputs, by name. Where 8 does not divide the batch, blocks share a sector of 32 bytes in every pixel, and
+# Name, pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor, weight.
+FFT_TILES = (
+    ("fft_12x12", 12, 32, 5, 25),
+    ("fft_16x16", 16, 32, 4, 25),
+    ("fft_24x24", 24, 16, 4, 23),
+    ("fft_32x32", 32, 16, 3, 21),
+    ("fft_40x40", 40, 8, 3, 18),
+)
+# The same of outputs. Where 8 does not divide the batch, blocks share a sector of 32 bytes in every pixel, and
 # wider ones share fewer; some are slower otherwise.
 FFT_OUTPUT_TILES = (
     ("fft_12x12", 12, 32, 4, 25),
@@ -22,12 +28,10 @@ FFT_OUTPUT_TILES = (
     ("fft_40x40_odd", 40, 16, 1, 18),
 )
 # Of the gradient of the filters: sums over splits take more registers.
-FFT_TAPS_TILES = tuple(
-    ("fft_%dx%d" % (size, size), size, lanes, blocks - 1, weight) for size, lanes, blocks, weight in FFT_TILES
-)
+FFT_TAPS_TILES = tuple((name, size, lanes, blocks - 1, weight) for name, size, lanes, blocks, weight in FFT_TILES)
 
 
-def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), arguments="", fft_tiles=None):
+def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), arguments="", fft_tiles=FFT_TILES):
     """One of the transforms, for every tile.
 
     A row's `window` is the taps of its tiles, 0 for those of fft.cu, which take any; its `stride` the outputs, for
@@ -47,8 +51,6 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
         )
         for outputs, taps, weight in WINOGRAD_TILES
     ]
-    if fft_tiles is None:
-        fft_tiles = [("fft_%dx%d" % (tile[0], tile[0]),) + tile for tile in FFT_TILES]
     rows += [
         Row(
             name=row,
