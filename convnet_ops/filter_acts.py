@@ -117,9 +117,17 @@ def correlate_rows(phases):
     ]
     tiles = [("fma", 0, tile) for tile in multiply_adds]
     tiles += [("3xtf32", 80, tile) for tile in three_products] + [("tf32", 80, tile) for tile in one_product]
-    return [
+    rows = [
         _correlate_row(phases, kind, capability, vec_n, *tile) for kind, capability, tile in tiles for vec_n in (4, 1)
     ]
+    return rows if phases else rows + _short_rows()
+
+
+def _short_rows():
+    # First layers have sums of 25 products, 5 x 5 taps of one channel, or of 27, 3 x 3 of three: two steps of 14 are
+    # fuller than two of 16. All in one step is faster for lenet1, but slower for odd batches.
+    in_two = [_correlate_row(False, "fma", 0, vec_n, "FmaByRows<4, 1, 4>", 3, 4, 44, depth=14) for vec_n in (4, 1)]
+    return in_two + [_correlate_row(False, "fma", 0, 4, "FmaByRows<4, 1, 2>", 2, 6, 40, depth=28)]
 
 
 def half_correlate_rows(phases):
@@ -149,14 +157,15 @@ def tile_size(product):
     return warp_m * warps_m, warp_n * warps_n, 32 * warps_m * warps_n
 
 
-def _correlate_row(phases, kind, capability, vec_n, product, stages, blocks_per_sm, weight):
+def _correlate_row(phases, kind, capability, vec_n, product, stages, blocks_per_sm, weight, depth=16):
     tile_m, tile_n, threads = tile_size(product)
-    name = "%s_%dx%d_n%d" % (kind, tile_m, tile_n, vec_n)
+    size = (tile_m, tile_n) if depth == 16 else (tile_m, tile_n, depth)
+    name = "%s_%s_n%d" % (kind, "x".join(map(str, size)), vec_n)
     if name == "fma_16x256_n1":
         weight = 30  # lenet1 with 129 images: 10 % slower than 32 x 256, which loads each image once
     return Row(
         name=name,
-        template="correlate<%s, 16, %d, %d, %s>" % (product, stages, vec_n, "true" if phases else "false"),
+        template="correlate<%s, %d, %d, %d, %s>" % (product, depth, stages, vec_n, "true" if phases else "false"),
         threads=threads,
         blocks_per_sm=blocks_per_sm,
         tile_m=tile_m,
@@ -166,6 +175,7 @@ def _correlate_row(phases, kind, capability, vec_n, product, stages, blocks_per_
         weight=weight,
         capability=capability,
         tf32=int(kind in ("tf32", "f16")),
+        depth=depth,
     )
 
 

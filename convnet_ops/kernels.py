@@ -27,12 +27,13 @@ Argument = namedtuple("Argument", "kind name")
 # is full of such blocks: TFLOP/s on an H200 (benchmarks/rows.py) where the row is one of a convolution; a row of weight
 # 0 is launched only when asked for by name. window and stride, where not 0, are the only ones that a row computes: both
 # known when it is compiled. capability is the least compute capability, times 10, of a row that needs tensor cores;
-# tf32 is 1 if it rounds its operands to the 11 bits of TF32, or of halves, which the op must allow.
+# tf32 is 1 if it rounds its operands to the 11 bits of TF32, or of halves, which the op must allow. depth is how many
+# products of its sums a correlation multiplies at a time; a last step takes as long as the others.
 Row = namedtuple(
     "Row",
-    "name template threads blocks_per_sm tile_m tile_n vec_m vec_n weight window stride capability tf32",
+    "name template threads blocks_per_sm tile_m tile_n vec_m vec_n weight window stride capability tf32 depth",
 )
-Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0, 0, 0, 0, 0)
+Row.__new__.__defaults__ = (1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1)
 
 
 class KernelFamily(object):

@@ -84,8 +84,12 @@ def test_choice_fits_the_tile_to_the_filters():
     assert choose(family, 96, many, 1728)[0] == "3xtf32_96x128_n4"
     assert choose(family, 32, many, 1728)[0] == "3xtf32_32x128_n4"
     assert choose(family, 16, many, 1728)[0] == "3xtf32_16x256_n4"
-    # LeNet's first layer: sums of 25 products.
-    assert choose(family, 32, 500 * 24 * 24, 25, run=500)[0].startswith("fma_")
+    # First layers, of LeNet and VGG: sums of 25 and 27 products, which leave little of one step or of two empty.
+    assert choose(family, 32, 500 * 24 * 24, 25, run=500)[0] == "fma_32x128x28_n4"
+    assert choose(family, 32, 129 * 24 * 24, 25, vec_n=1, run=129)[0] == "fma_32x256x14_n1"
+    assert choose(family, 64, 64 * 224 * 224, 27, run=64)[0] == "fma_32x256x14_n4"
+    # A step more for one product more.
+    assert choose(family, 64, 64 * 224 * 224, 29, run=64)[0] == "fma_64x128_n4"
 
 
 def test_choice_follows_precision_and_card():

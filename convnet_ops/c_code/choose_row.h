@@ -10,7 +10,7 @@
 // kernels.py generates the tables and says what the fields mean.
 struct GpuRow {
   const char *name, *kernel_name;
-  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, weight, window, stride, capability, tf32;
+  int threads, blocks_per_sm, tile_m, tile_n, vec_m, vec_n, weight, window, stride, capability, tf32, depth;
 };
 
 struct GpuRows {
@@ -120,7 +120,8 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   // Trimmed sums differ from block to block, and the last may be a whole one.
   const double trimmed = row.tile_n <= 2 * shape.run ? shape.trimmed : 1;
   const double all_rounds = blocks / ((double)card.multiprocessors * row.blocks_per_sm);
-  const double depth = shape.depth * (trimmed + (1 - trimmed) / (all_rounds > 1 ? all_rounds : 1)) / splits;
+  const double products = shape.depth * (trimmed + (1 - trimmed) / (all_rounds > 1 ? all_rounds : 1)) / splits;
+  const double depth = ceil(products / row.depth) * row.depth;
   double time = (full_blocks * depth + overhead_blocks * overhead) * row.tile_m * row.tile_n * 2 / flop_per_us;
   // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9.
   if (shape.workspace > 0) time += 3 + 2. * shape.workspace / 2.5e6;

@@ -235,8 +235,8 @@ static int run_correlation(const char *op, const GpuRows &table, const Correlati
 
   const auto run = [&](const Choice &choice) {
     const GpuRow &row = table.rows[choice.row];
-    const npy_int64 depth = 16;  // kDepth of every row
-    const npy_int64 split_depth = ((shape.depth + choice.splits - 1) / choice.splits + depth - 1) / depth * depth;
+    const npy_int64 split_depth =
+        ((shape.depth + choice.splits - 1) / choice.splits + row.depth - 1) / row.depth * row.depth;
     const npy_int64 splits = (shape.depth + split_depth - 1) / split_depth;
     const npy_int64 m_tiles = (c.m + row.tile_m - 1) / row.tile_m;
     args->split_depth = (int)split_depth;
