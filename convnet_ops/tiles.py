@@ -25,7 +25,7 @@ FFT_OUTPUT_TILES = (
     ("fft_32x32", 32, 32, 1, 21),
     ("fft_40x40", 40, 8, 3, 18),
     ("fft_16x16_odd", 16, 64, 2, 25),
-    ("fft_40x40_odd", 40, 16, 1, 18),
+    ("fft_40x40_odd", 40, 24, 1, 18),
 )
 # Of the gradient of the filters: sums over splits take more registers.
 FFT_TAPS_TILES = tuple((name, size, lanes, blocks - 1, weight) for name, size, lanes, blocks, weight in FFT_TILES)

@@ -152,7 +152,22 @@ def check_outputs_of_batches(op_class):
     for size in sizes:
         for batch in (5, 8):
             case = ConvCase(problem._replace(images=problem.images[:3] + (batch,)), "float32")
-            case.check(op_class, Processor("gpu", "tiles=" + size))
+            for row in (size, size + "_odd"):
+                case.check(op_class, Processor("gpu", "tiles=%s,tile_outputs=%s" % (size, row)))
+    # So many tiles that the second row is taken without being asked for.
+    case = ConvCase(problem._replace(images=(3, 9, 9, 129), filters=(3, 3, 3, 80)), "float32")
+    case.check(op_class, Processor("gpu", "tiles=fft_16x16"))
+
+
+def test_outputs_of_another_tile():
+    gpu_or_skip()
+    case = ConvCase(next(problem for problem in problems.CONV_PROBLEMS if problem.name == "pad"), "float32")
+    try:
+        case.check(FilterActs, Processor("gpu", "tiles=fft_16x16,tile_outputs=fft_12x12"))
+    except ValueError as error:
+        assert str(error).startswith("CONVNET_OPS_VARIANT: tile_outputs=fft_12x12 is no row for tiles fft_16x16"), error
+    else:
+        raise AssertionError("tiles of 16 x 16 ran the outputs of 12 x 12")
 
 
 def test_images_beside_tiles():

@@ -123,8 +123,9 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double products = shape.depth * (trimmed + (1 - trimmed) / (all_rounds > 1 ? all_rounds : 1)) / splits;
   const double depth = ceil(products / row.depth) * row.depth;
   double time = (full_blocks * depth + overhead_blocks * overhead) * row.tile_m * row.tile_n * 2 / flop_per_us;
-  // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9.
-  if (shape.workspace > 0) time += 3 + 2. * shape.workspace / 2.5e6;
+  // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9. The
+  // host takes 5 us to start one, which small layers wait for (lenet1, 129 images).
+  if (shape.workspace > 0) time += 5 + 2. * shape.workspace / 2.5e6;
   time += shape.before_us;
   // A second kernel, which reads all that the splits have written.
   if (splits > 1) time += 3 + 8. * splits * shape.m * shape.n * shape.batches / 3e6;
