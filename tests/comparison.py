@@ -33,6 +33,14 @@ def assert_close(out, reference, terms, what, precision="float32", slack=1):
     )
 
 
+def slack_of(processor, out):
+    """`slack` for results of a processor that may force tiles.
+
+    Winograd's 4 x 4 have errors of 0.9e-6 to 1.6e-6, of few values more or less by chance: of 32 by 0.4e-6.
+    """
+    return 1.5 if processor.variant.startswith("tiles=winograd_4x4_3x3") and out.size < 1000 else 1
+
+
 def assert_identical(out, reference, what):
     """Fail unless both hold the same values, NaN at the same places."""
     assert out.shape == reference.shape, "%s: shape %s, reference %s" % (what, out.shape, reference.shape)

@@ -11,7 +11,7 @@ from theano.compile.mode import Mode
 from theano.gradient import verify_grad
 
 from tests import problems
-from tests.comparison import assert_close, assert_identical
+from tests.comparison import assert_close, assert_identical, slack_of
 from tests.directions import check_direction
 from tests.processors import GPU_CONTEXT, Processor, compiled, cpu, gpu, gpu_or_skip, row_allows, to_gpu
 from tests.test_bad_input import raises
@@ -102,7 +102,7 @@ def check_values(problem, activation, processors, dtype):
     for processor in processors:
         (out,) = processor.run(FusedFilterActs(**dict(options, **activation)), images, filters, bias)
         what = "%s, %s, on %r" % (activation, problem.name, processor)
-        assert_close(out, wanted, terms, what, precision)
+        assert_close(out, wanted, terms, what, precision, slack_of(processor, out))
 
 
 # Several blocks a channel, whole and not, with loads of 4 and of 1; a channel smaller than a block; one value.

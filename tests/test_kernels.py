@@ -2,7 +2,7 @@
 
 import re
 
-from convnet_ops import kernels
+from convnet_ops import kernels, tiles
 from convnet_ops.filter_acts import GpuFilterActs
 from convnet_ops.opt import GPU_TWINS
 from convnet_ops.weight_acts import GpuWeightActs
@@ -197,6 +197,32 @@ def plan(
         return None
     values = answer.split()
     return dict(zip(PLAN_NAMES, values[:1] + [int(value) for value in values[1:5]] + values[5:]))
+
+
+def outputs_row(tile, n, size, environment=None):
+    """The row of outputs for tiles of a row, by name."""
+    body = """%s
+  const GpuRows outputs = {"tile_outputs", rows, (int)(sizeof(rows) / sizeof(rows[0]))};
+  const Card card = {132, 90};
+  int tile = 0;
+  while (strcmp(rows[tile].name, argv[1]) != 0) ++tile;
+  const int row = choose_outputs_row(outputs, tile, atoll(argv[2]), atoll(argv[3]), card);
+  printf("%%s", row < 0 ? "none" : rows[row].name);""" % rows_as_cpp(tiles.OUTPUTS)
+    return run_program(["tiles.h"], body, (tile, n, size), environment=environment)
+
+
+def test_odd_batches_have_wider_outputs():
+    many = 132 * 64
+    assert outputs_row("fft_16x16", 129, many) == "fft_16x16_odd"
+    assert outputs_row("fft_16x16", 128, many) == "fft_16x16"
+    # Wider blocks would leave multiprocessors without any.
+    assert outputs_row("fft_16x16", 129, many - 1) == "fft_16x16"
+    assert outputs_row("fft_40x40", 129, many) == "fft_40x40_odd"
+    assert outputs_row("fft_32x32", 129, many) == "fft_32x32"
+    assert outputs_row("winograd_4x4_3x3", 129, many) == "winograd_4x4_3x3"
+    forced = {"CONVNET_OPS_VARIANT": "tile_outputs=fft_16x16_odd"}
+    assert outputs_row("fft_16x16", 128, 1, forced) == "fft_16x16_odd"
+    assert outputs_row("fft_40x40", 128, 1, forced) == "none"
 
 
 def test_tiles_fit_the_images():

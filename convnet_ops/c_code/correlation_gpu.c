@@ -78,26 +78,6 @@ int half_correlation(const char *op, const GpuRows &table, const Correlation &c,
   return run_correlation(op, table, pairs, shape, out, context, args, launch, sum);
 }
 
-// The row of outputs of a tile, the row `tile`, in `size` tiles of n images; or -1 with ValueError, where CONVNET_OPS_VARIANT
-// names one that is not a row of that tile. The last row of a tile is for batches that 8 does not divide, if its wider blocks
-// are enough for all multiprocessors.
-int tile_outputs_row(const GpuRows &outputs, int tile, npy_int64 n, npy_int64 size, const Card &card) {
-  size_t length;
-  const char *forced = forced_row(outputs.family, &length);
-  int chosen = forced == NULL ? tile : -1;
-  for (int i = tile; i < outputs.count; ++i) {
-    const GpuRow &row = outputs.rows[i];
-    if (row.window != outputs.rows[tile].window || row.stride != outputs.rows[tile].stride) continue;
-    const bool wanted = forced != NULL ? row_is_forced(outputs.family, row.name)
-                                       : n % 8 != 0 && size >= (npy_int64)card.multiprocessors * row.tile_n;
-    if (wanted) chosen = i;
-  }
-  if (chosen < 0)
-    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: %s=%.200s is no row for tiles %s", outputs.family, forced,
-                 outputs.rows[tile].name);
-  return chosen;
-}
-
 // A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
 // the images' own; `family` is that of the direct kernels. launch_outputs(row, grid) launches the last transform, a row of
 // outputs_rows, with *outputs; the others are those of tile_patches, tile_filters and, for products, filter_acts or fft_products.
@@ -120,8 +100,12 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   // Tiles, or filters, of a block of the first transforms.
   const int at_once = tile_patches_rows().rows[plan.row].tile_n;
   const npy_int64 outputs_size = c.groups * c.m * plan.chunk_rows * plan.tile_cols * plan.n;
-  const int outputs_row = tile_outputs_row(outputs_rows, plan.row, c.n, outputs_size, card_of(context));
-  if (outputs_row < 0) return -1;
+  const int outputs_row = choose_outputs_row(outputs_rows, plan.row, c.n, outputs_size, card_of(context));
+  if (outputs_row < 0) {
+    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: the row of %s that it names is none for tiles %s",
+                 outputs_rows.family, outputs_rows.rows[plan.row].name);
+    return -1;
+  }
   size_t grid[3];
 
   TileFiltersArgs filters_args;

@@ -190,4 +190,20 @@ static TilePlan cheapest_plan(const TileTables &tables, const TileProblem &probl
   return split.row < 0 ? whole : split;
 }
 
+// The row of the last transform: of tile `tile` the only one, or of two the second where 8 does not divide the batch of n and the
+// `size` tiles make one of its wider blocks for each multiprocessor; or the one that CONVNET_OPS_VARIANT names, -1 if that is of
+// another tile.
+static inline int choose_outputs_row(const GpuRows &outputs, int tile, long long n, long long size, const Card &card) {
+  size_t length;
+  const bool forced = forced_row(outputs.family, &length) != NULL;
+  int chosen = forced ? -1 : tile;
+  for (int i = tile; i < outputs.count; ++i) {
+    const GpuRow &row = outputs.rows[i];
+    if (row.window != outputs.rows[tile].window || row.stride != outputs.rows[tile].stride) continue;
+    const bool wide_enough = n % 8 != 0 && size >= (long long)card.multiprocessors * row.tile_n;
+    if (forced ? row_is_forced(outputs.family, row.name) : wide_enough) chosen = i;
+  }
+  return chosen;
+}
+
 #endif
