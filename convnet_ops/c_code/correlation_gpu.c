@@ -102,8 +102,11 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   const npy_int64 outputs_size = c.groups * c.m * plan.chunk_rows * plan.tile_cols * plan.n;
   const int outputs_row = choose_outputs_row(outputs_rows, plan.row, c.n, outputs_size, card_of(context));
   if (outputs_row < 0) {
-    PyErr_Format(PyExc_ValueError, "CONVNET_OPS_VARIANT: the row of %s that it names is none for tiles %s",
-                 outputs_rows.family, outputs_rows.rows[plan.row].name);
+    size_t length;
+    const char *tile = outputs_rows.rows[plan.row].name;
+    PyErr_Format(PyExc_ValueError,
+                 "CONVNET_OPS_VARIANT: %s=%.200s is no row for tiles %s; valid are %s and, where there are two, %s_odd",
+                 outputs_rows.family, forced_row(outputs_rows.family, &length), tile, tile, tile);
     return -1;
   }
   size_t grid[3];
