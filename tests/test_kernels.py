@@ -237,6 +237,12 @@ def test_tiles_fit_the_images():
         assert plan(gradient, 1, 192, 384, 128, 13, 3, limit=10) is None
 
 
+def test_tiles_wait_for_the_host():
+    # lenet2 with 64 images: the card would take less than the host takes to start four kernels.
+    assert plan(False, 1, 32, 64, 64, 8, 5, limit=21) is None
+    assert plan(False, 1, 32, 64, 64, 8, 5, limit=23)["row"] == "fft_12x12"
+
+
 def test_tiles_leave_few_images():
     # Whether the last image has blocks of 64 to itself or the direct kernels.
     assert plan(False, 1, 192, 384, 129, 13, 3)["images"] == 129

@@ -6,15 +6,18 @@
 #include "choose_row.h"
 
 // A correlation without a stride: one with a stride has a channel for each of its phases (cuda/tiles.cuh). channels and m are
-// those of one group; out_rows and out_cols those of the grid that is computed.
+// those of one group; out_rows and out_cols those of the grid that is computed; kernels_before how many kernels run before those of
+// the tiles.
 struct TileProblem {
   long long groups, channels, m, n, out_rows, out_cols, taps_y, taps_x;
   bool tf32;
+  int kernels_before;
 };
 
 static inline bool same_problem(const TileProblem &a, const TileProblem &b) {
   return a.groups == b.groups && a.channels == b.channels && a.m == b.m && a.n == b.n && a.out_rows == b.out_rows &&
-         a.out_cols == b.out_cols && a.taps_y == b.taps_y && a.taps_x == b.taps_x && a.tf32 == b.tf32;
+         a.out_cols == b.out_cols && a.taps_y == b.taps_y && a.taps_x == b.taps_x && a.tf32 == b.tf32 &&
+         a.kernels_before == b.kernels_before;
 }
 
 // The tables that tiles need: the transforms', and those of the products of Winograd's tiles and of Fourier transforms.
@@ -124,8 +127,9 @@ static inline ProductShape tile_gradient_product(const TilePlan &plan, const Gpu
   return shape;
 }
 
-// The estimated microseconds of a plan with the best row for its products, or -1 if none will do: as row_cost, on an H200,
-// but for the transforms' rates, which are a tile's weight in 0.1 TB/s: those of an H100, read and written.
+// The estimated microseconds of a plan with the best row for its products, or -1 if none will do: as row_cost, on an H200, but for
+// what waits for memory, which is between an H100's and an H200's: the transforms' rates, which are a tile's weight in 0.1 TB/s,
+// read and written, and the least time of products.
 static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const TileTables &tables, bool gradient,
                                const Card &card) {
   const GpuRow &tile = tables.tiles.rows[plan.row];
@@ -141,10 +145,13 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   if (filters > 2147483648.) return -1;  // as in plan_tiles
   double products_us = row_cost(products.rows[choice.row], shape, choice.splits, card);
   // Products of Fourier transforms are short: most wait for memory.
-  const double moved_us = (before + after + filters) / chunks / 2.6e6;
+  const double moved_us = (before + after + filters) / chunks / 3.2e6;
   if (is_fft(tile) && products_us < moved_us) products_us = moved_us;
   const double arrays = 4. * p.groups * (p.channels + p.m) * p.out_rows * p.out_cols * p.n;
-  return chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 4;
+  const double us = chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 6;
+  // The host takes 5 to 7 us to start a kernel and to find its memory, which small layers wait for (lenet2, 32 to 128 images).
+  const double host_us = 5.5 * (3 * chunks + 1 + p.kernels_before);
+  return us > host_us ? us : host_us;
 }
 
 // The cheapest plan that takes less than `limit` microseconds, or any if that is negative; row -1 if there is none. only is

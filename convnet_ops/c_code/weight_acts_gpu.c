@@ -7,12 +7,15 @@ static npy_int64 paired_batch(npy_int64 n) { return (n + 7) / 8 * 4; }
 
 #section support_code_struct
 
-// Cuts a sum of `length` products into so many splits, or a few less, whose number it returns.
+// Cuts a sum of `length` products into so many splits, or a few less, whose number it returns; each is a range of the sum.
 npy_int64 cut_into_splits(npy_int64 length, npy_int64 wanted, int *split_length) {
   const npy_int64 depth = 16;  // kDepth of every row
   *split_length = (int)(((length + wanted - 1) / wanted + depth - 1) / depth * depth);
   return (length + *split_length - 1) / *split_length;
 }
+
+// As many splits of a sum of `length` products as wanted, but none without a step of it.
+npy_int64 splits_with_steps(npy_int64 length, npy_int64 wanted) { return std::min<npy_int64>(wanted, (length + 15) / 16); }
 
 // Sets by_m_tiles and the grid of a row.
 template <typename Args>
@@ -49,7 +52,7 @@ int direct_weight_acts(const char *op, const GpuRows &table, const ConvShape &s,
   args->by_filter_cols = make_divisor(s.filter_cols);
   const bool plain = row_is_forced(table.family, "plain");
   return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
-    const npy_int64 splits = cut_into_splits(args->length, plain ? 1 : choice.splits, &args->split_length);
+    const npy_int64 splits = splits_with_steps(args->length, plain ? 1 : choice.splits);
     const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, filters};
     if (prepare_output(op, "partial sums", partials, 5, partials_dims, context) != 0) return -1;
     args->partials = device_array(*partials);
@@ -211,7 +214,7 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       args.by_out_cols = make_divisor(plan.tile_cols);
       args.by_window = args.by_filter_cols = make_divisor(1);
       args.gradient = args.partials;
-      const npy_int64 made = cut_into_splits(args.length, choice.splits, &args.split_length);
+      const npy_int64 made = splits_with_steps(args.length, choice.splits);
       fill_splits_grid(table.rows[choice.row], made, plan.elements * s.groups, &args, grid);
       if (weight_acts_launch(choice.row, grid, &args, context) != 0) return -1;
       splits += made;
