@@ -6,8 +6,9 @@
 //
 // The sum over q is long and the result small, so it is cut into splits; every split writes a whole partial gradient,
 // and sum_partials (partials.cu) adds them in their order: no atomics, the same bits on every run. Short splits also keep the
-// float32 rounding of long sums low. Steps of kDepth adjacent q are dealt to the splits in turn: blocks that run at the same time
-// read what lies together, which for arrays of 200 MB and more was up to 1.5 times as fast as ranges (alex1, 256 images, TF32).
+// float32 rounding of long sums low. Steps of kDepth adjacent q are dealt to the splits in turn: blocks that run at the same
+// time read what lies together, which for arrays of 200 MB and more was up to 1.5 times as fast as ranges (alex1, 256 images,
+// TF32).
 //
 // Block    Product::kTileM taps x Product::kTileN filters of one group, of one split.
 // Product  which of them a thread computes, and how (product.cuh).
@@ -53,7 +54,8 @@ __device__ __forceinline__ void finish_sums(const HalfWeightActsArgs &a, float (
   HalfScale(a.largest).undo(sum);
 }
 
-// Copies q_step and the kDepth - 1 q after it of `filters` rows, at most Product::kTileN; what is not before `length` becomes zeros.
+// Copies q_step and the kDepth - 1 q after it of `filters` rows, at most Product::kTileN; what is not before `length` becomes
+// zeros.
 template <typename Product, int kVec, int kDepth, int kRow>
 __device__ __forceinline__ void copy_hid_grads(float (&tile)[Product::kTileN][kRow], const float *hid_grads, int filters,
                                                int length, int q_step) {

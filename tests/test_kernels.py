@@ -239,8 +239,8 @@ def test_tiles_fit_the_images():
 
 def test_tiles_wait_for_the_host():
     # lenet2 with 64 images: the card would take less than the host takes to start four kernels.
-    assert plan(False, 1, 32, 64, 64, 8, 5, limit=21) is None
-    assert plan(False, 1, 32, 64, 64, 8, 5, limit=23)["row"] == "fft_12x12"
+    assert plan(False, 1, 32, 64, 64, 8, 5, limit=23) is None
+    assert plan(False, 1, 32, 64, 64, 8, 5, limit=25)["row"] == "fft_12x12"
 
 
 def test_tiles_leave_few_images():

@@ -113,11 +113,11 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double overhead_blocks = rounds * row.blocks_per_sm + (last > 0 ? sqrt(row.blocks_per_sm) : 0);
   const double narrow = row.vec_n > 1 ? 1 : shape.depth == 0 ? 1.25 : narrow_loads(row, shape);
   const double flop_per_us = row.weight * card_speed(row, card) / narrow * 1e6 / 132;
-  // What a block does before and after its sums takes as long as so many products of each of them: of tensor cores 1.05 of the row's
-  // weight, of multiply-adds 0.6, with which lenet1 and VGG's first layer, of sums of 25 and 27, keep the rows that were measured to be
-  // the fastest there. Half the weight in whole sums of correlations that are longer and load by fours: measured with 108 to 363
-  // (galaxy_6x6, maxout_cifar, overfeat1, cb1).
-  const bool steady = row.vec_m > 1 && row.vec_n > 1 && splits == 1 && shape.depth >= 64;
+  // What a block does before and after its sums takes as long as so many products of each of them: of tensor cores 1.05 of the
+  // row's weight, of multiply-adds 0.6, with which lenet1 and VGG's first layer, of sums of 25 and 27, keep the rows that were
+  // measured to be the fastest there. Half the weight where TF32 sums of correlations are whole, longer, and load by fours (108
+  // to 363 products: galaxy_6x6, maxout_cifar, overfeat1, alex1, cb1).
+  const bool steady = row.tf32 && row.vec_m > 1 && row.vec_n > 1 && splits == 1 && shape.depth >= 64;
   const double overhead = shape.streamed ? 16 : row.weight * (row.capability == 0 ? 0.6 : steady ? 0.5 : 1.05);
   // Trimmed sums differ from block to block, and the last may be a whole one.
   const double trimmed = row.tile_n <= 2 * shape.run ? shape.trimmed : 1;

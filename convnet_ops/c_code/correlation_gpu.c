@@ -207,11 +207,11 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   return 0;
 }
 
-// run_plan for a correlation, which `direct` is to the direct kernels; beside tiles they are those of `rest_rows`. kernels_before
-// is how many kernels run before tiles.
+// run_plan for a correlation, which `direct` is to the direct kernels; beside tiles they are those of `rest_rows`; arranged
+// as in TileProblem.
 template <typename Run>
 int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const GpuRows &rest_rows, const Correlation &c,
-                         int kernels_before, PyGpuArrayObject *out, PyGpuContextObject *context, Run run) {
+                         bool arranged, PyGpuArrayObject *out, PyGpuContextObject *context, Run run) {
   const TileTables tables = {tile_patches_rows(), filter_acts_rows(), fft_products_rows()};
   // Two kernels more, each of them short: so much alex3, alex4 and alex5 took, forward, with one image more than 128.
   const auto rest_us = [&](npy_int64 images) {
@@ -220,5 +220,5 @@ int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct,
     const ProductShape product = correlation_product(rest, (images | c.out_n) % 4 == 0 ? 4 : 1, direct.tf32, 0);
     return 3 + 1.1 * cheapest_cost(rest_rows, product, card_of(context));
   };
-  return run_plan(tables, tile_problem(c, direct.tf32, kernels_before), false, direct_rows, direct, context, out, rest_us, run);
+  return run_plan(tables, tile_problem(c, direct.tf32, arranged), false, direct_rows, direct, context, out, rest_us, run);
 }

@@ -73,5 +73,5 @@ int APPLY_SPECIFIC(filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject *filt
     return failed || plan.images == s.n ? failed : run_direct(plan);
   };
   return run_correlation_plan(by_halves ? filter_acts_f16_rows() : filter_acts_rows(), by_halves ? halves : product(batch),
-                              filter_acts_rows(), c, 0, *out, params->context, run);
+                              filter_acts_rows(), c, false, *out, params->context, run);
 }

@@ -87,5 +87,5 @@ int APPLY_SPECIFIC(fused_filter_acts)(PyGpuArrayObject *images, PyGpuArrayObject
     return failed || plan.images == s.n ? failed : run_direct(plan);
   };
   return run_correlation_plan(by_halves ? fused_filter_acts_f16_rows() : fused_filter_acts_rows(),
-                              by_halves ? halves : product(batch), fused_filter_acts_rows(), c, 0, *out, params->context, run);
+                              by_halves ? halves : product(batch), fused_filter_acts_rows(), c, false, *out, params->context, run);
 }

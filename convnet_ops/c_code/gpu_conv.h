@@ -319,7 +319,7 @@ static int choose_halves(bool allowed, const GpuRows &half_rows, const ProductSh
   return 0;
 }
 
-static TileProblem tile_problem(const Correlation &c, bool tf32, int kernels_before = 0) {
+static TileProblem tile_problem(const Correlation &c, bool tf32, bool arranged = false) {
   const TileProblem problem = {c.groups,
                                c.channels * c.stride_y * c.stride_x,
                                c.m,
@@ -329,7 +329,7 @@ static TileProblem tile_problem(const Correlation &c, bool tf32, int kernels_bef
                                (c.taps_y + c.stride_y - 1) / c.stride_y,
                                (c.taps_x + c.stride_x - 1) / c.stride_x,
                                tf32,
-                               kernels_before};
+                               arranged};
   return problem;
 }
 

@@ -4,14 +4,14 @@
 
 // The product of ImageActs by columns: sums over filters for each tap of a channel and each output, cut into so many splits, each
 // of which counts as a product of its own. What is written and read again is its workspace; reading what further splits wrote
-// takes longer than that counts, by what alex1 to alex5 and cb5 took with one image and 1, 2 and 4 splits. Columns stay in the
-// second-level cache where some 60 % of it holds them, and move twice as fast as copies count (lenet1 and lenet2, 32 to 256 images).
+// takes longer than that counts, by what alex1 to alex5 and cb5 took with one image and 1, 2 and 4 splits. Those of one split move
+// through the second-level cache in no time where it holds them (lenet1, lenet2 and cb5, 16 to 500 images).
 static ProductShape columns_product(const ConvShape &s, npy_int64 splits, int vec_m, int vec_n, bool tf32) {
   const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols, outputs = s.out_rows * s.out_cols * s.n;
-  const npy_int64 bytes = 4 * outputs * taps * splits;
-  const double cached = bytes <= 32 << 20 ? 0.4e-6 * bytes : 0;
+  const npy_int64 bytes = 4 * outputs * taps;
+  const double cached_us = splits * bytes <= 32 << 20 ? 2. * bytes / 2.5e6 : 0;
   const ProductShape shape = {taps, outputs, splits, vec_m, vec_n, 0, 1, 0, 0, (s.filters + splits - 1) / splits, 1, 1, tf32,
-                              bytes, true, false, 1.7e-6 * bytes / splits * (splits - 1) - cached};
+                              splits * bytes, true, false, 1.7e-6 * bytes * (splits - 1) - cached_us};
   return shape;
 }
 
@@ -286,7 +286,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     return -1;
   return run_correlation_plan(
       by_halves ? half_table : by_columns ? columns_table : table,
-      by_halves ? half_product(half, 0) : by_columns ? with_columns : product(c, copied), table, unpadded, 1, *out,
+      by_halves ? halves : by_columns ? with_columns : with_arrangement(c), table, unpadded, true, *out,
       params->context, [&](const TilePlan &plan) {
         if (plan.row < 0) return by_halves ? run_halves() : run_direct();
         const OwnedGpuArray arranged(arranged_filters(op, s, unpadded, filter_array.get(), params->context));

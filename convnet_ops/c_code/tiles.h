@@ -6,18 +6,18 @@
 #include "choose_row.h"
 
 // A correlation without a stride: one with a stride has a channel for each of its phases (cuda/tiles.cuh). channels and m are
-// those of one group; out_rows and out_cols those of the grid that is computed; kernels_before how many kernels run before those of
-// the tiles.
+// those of one group; out_rows and out_cols those of the grid that is computed. arranged: a kernel of ImageActs arranges the filters
+// beforehand.
 struct TileProblem {
   long long groups, channels, m, n, out_rows, out_cols, taps_y, taps_x;
   bool tf32;
-  int kernels_before;
+  bool arranged;
 };
 
 static inline bool same_problem(const TileProblem &a, const TileProblem &b) {
   return a.groups == b.groups && a.channels == b.channels && a.m == b.m && a.n == b.n && a.out_rows == b.out_rows &&
          a.out_cols == b.out_cols && a.taps_y == b.taps_y && a.taps_x == b.taps_x && a.tf32 == b.tf32 &&
-         a.kernels_before == b.kernels_before;
+         a.arranged == b.arranged;
 }
 
 // The tables that tiles need: the transforms', and those of the products of Winograd's tiles and of Fourier transforms.
@@ -148,9 +148,11 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   const double moved_us = (before + after + filters) / chunks / 3.2e6;
   if (is_fft(tile) && products_us < moved_us) products_us = moved_us;
   const double arrays = 4. * p.groups * (p.channels + p.m) * p.out_rows * p.out_cols * p.n;
-  const double us = chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 6;
+  double us = chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 6;
+  // The arrangement, as row_cost counts copies.
+  if (p.arranged) us += 5 + 8. * p.groups * p.channels * p.m * p.taps_y * p.taps_x / 2.5e6;
   // The host takes 5 to 7 us to start a kernel and to find its memory, which small layers wait for (lenet2, 32 to 128 images).
-  const double host_us = 5.5 * (3 * chunks + 1 + p.kernels_before);
+  const double host_us = 6 * (3 * chunks + 1 + p.arranged);
   return us > host_us ? us : host_us;
 }
 
