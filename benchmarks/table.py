@@ -168,25 +168,33 @@ def ours_markdown(result):
 
 
 def layers_markdown(result):
-    """The Markdown table of benchmarks.conv without cuDNN: our TFLOP/s, and GpuCorrMM's time over ours."""
+    """The Markdown table of benchmarks.conv by layer and batch: our TFLOP/s, and the peers' times over ours."""
     cells = conv_cells(result)
     precisions = our_precisions(cells)
+    # Heading, theirs, and ours that it is compared with; without cuDNN in the result, without it in the table.
+    peers = [
+        ("GpuCorrMM's time over ours", ("theano_corrmm", "float32"), ("convnet_ops", "float32")),
+        ("the same in bc01", ("theano_corrmm", "float32"), ("convnet_ops bc01", "float32")),
+        ("cuDNN's time over ours", ("cudnn", "float32"), ("convnet_ops", "float32")),
+        ("the same with TF32", ("cudnn", "tf32"), ("convnet_ops", "tf32")),
+    ]
+    peers = [peer for peer in peers if all(peer[1] in row for row in cells.values())]
+    headings = list(precisions.values()) + [heading for heading, _, _ in peers]
     lines = [
         provenance(result),
         "",
         "Forward / gradient of the images / gradient of the filters.",
         "",
-        "| layer | batch | %s | GpuCorrMM's time over ours | the same in bc01 |" % " | ".join(precisions.values()),
-        "|---|---|%s---|---|" % ("---|" * len(precisions)),
+        "| layer | batch | %s |" % " | ".join(headings),
+        "|---|---|%s" % ("---|" * len(headings)),
     ]
     for layer, batch in dict.fromkeys(key[:2] for key in cells):
         rows = [cells[layer, batch, d] for d in DIRECTIONS if (layer, batch, d) in cells]
-        speeds = [directions(rows, ("convnet_ops", precision)) for precision in precisions]
-        ratios = [
-            " / ".join("%.2f" % (row["theano_corrmm", "float32"]["ms"] / row[impl, "float32"]["ms"]) for row in rows)
-            for impl in ("convnet_ops", "convnet_ops bc01")
+        columns = [directions(rows, ("convnet_ops", precision)) for precision in precisions]
+        columns += [
+            " / ".join("%.2f" % (row[theirs]["ms"] / row[ours]["ms"]) for row in rows) for _, theirs, ours in peers
         ]
-        lines.append("| %s | %d | %s |" % (layer, batch, " | ".join(speeds + ratios)))
+        lines.append("| %s | %d | %s |" % (layer, batch, " | ".join(columns)))
     return "\n".join(lines)
 
 

@@ -7,11 +7,11 @@ code: c_code/tiles.h, and c_code/correlation_gpu.c for the first two ops.
 from convnet_ops.kernels import KernelFamily, Row
 
 # Outputs and taps of a tile, in one direction; weight.
-WINOGRAD_TILES = ((4, 3, 30), (2, 3, 27))
+WINOGRAD_TILES = ((4, 3, 32), (2, 3, 27))
 # Name, pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor, weight.
 FFT_TILES = (
     ("fft_12x12", 12, 32, 5, 27),
-    ("fft_16x16", 16, 32, 4, 27),
+    ("fft_16x16", 16, 32, 4, 28),
     ("fft_24x24", 24, 16, 4, 24),
     ("fft_32x32", 32, 16, 3, 23),
     ("fft_40x40", 40, 8, 3, 18),
@@ -20,11 +20,11 @@ FFT_TILES = (
 # wider ones share fewer; some are slower otherwise.
 FFT_OUTPUT_TILES = (
     ("fft_12x12", 12, 32, 4, 27),
-    ("fft_16x16", 16, 32, 3, 27),
+    ("fft_16x16", 16, 32, 3, 28),
     ("fft_24x24", 24, 32, 2, 24),
     ("fft_32x32", 32, 32, 1, 23),
     ("fft_40x40", 40, 8, 3, 18),
-    ("fft_16x16_odd", 16, 64, 2, 27),
+    ("fft_16x16_odd", 16, 64, 2, 28),
     ("fft_40x40_odd", 40, 24, 1, 18),
 )
 # Of the gradient of the filters: sums over splits take more registers.
