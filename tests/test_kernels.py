@@ -151,11 +151,24 @@ PLAN_NAMES = "row chunk_rows step bytes images product".split()
 
 
 def plan(
-    gradient, groups, channels, m, n, size, taps, limit=-1, card=H200, tf32=False, environment=None, only="", rest=-1
+    gradient,
+    groups,
+    channels,
+    m,
+    n,
+    size,
+    taps,
+    limit=-1,
+    card=H200,
+    tf32=False,
+    environment=None,
+    only="",
+    rest=-1,
+    arranged=False,
 ):
     """The plan of tiles for size x size outputs, by PLAN_NAMES, or None; with the row of its products.
 
-    Images beside tiles take `rest` microseconds, if that is positive; else there are none.
+    Images beside tiles take `rest` microseconds, if that is positive; else there are none. `arranged` as in tiles.h.
     """
     op = GpuWeightActs if gradient else GpuFilterActs
     families = {family.name: family for family in op.kernel_families}
@@ -173,7 +186,7 @@ def plan(
   const TileTables tables = {tiles, products, fft_products};
   const long long size = atoll(argv[5]), taps = atoll(argv[6]);
   const TileProblem p = {atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoll(argv[4]), size, size, taps, taps,
-    atoi(argv[10]) != 0};
+    atoi(argv[10]) != 0, atoi(argv[14]) != 0};
   const bool gradient = atoi(argv[11]) != 0;
   const Card card = {atoi(argv[8]), atoi(argv[9])};
   int only = -1;
@@ -191,7 +204,8 @@ def plan(
   const long long bytes = 4 * plan.elements * p.groups * plan.n * values;
   const char *product = rows.rows[choice.row].name;
   printf("%s %lld %lld %lld %lld %s", tile.name, plan.chunk_rows, plan.step_y, bytes, plan.images, product);"""
-    arguments = (groups, channels, m, n, size, taps, limit) + card + (int(tf32), int(gradient), only, rest)
+    arguments = (groups, channels, m, n, size, taps, limit) + card
+    arguments += (int(tf32), int(gradient), only, rest, int(arranged))
     answer = run_program(["tiles.h"], body, arguments, environment=environment)
     if answer == "none":
         return None
@@ -241,6 +255,9 @@ def test_tiles_wait_for_the_host():
     # lenet2 with 64 images: the card would take less than the host takes to start four kernels.
     assert plan(False, 1, 32, 64, 64, 8, 5, limit=23) is None
     assert plan(False, 1, 32, 64, 64, 8, 5, limit=25)["row"] == "fft_12x12"
+    # Its gradient of the images has the filters' arrangement before it.
+    assert plan(False, 1, 64, 32, 32, 12, 5, limit=25) is not None
+    assert plan(False, 1, 64, 32, 32, 12, 5, limit=29, arranged=True) is None
 
 
 def test_tiles_leave_few_images():
