@@ -8,7 +8,7 @@ import tempfile
 import numpy as np
 import theano
 import theano.tensor as T
-from convnet_ops import FilterActs, ImageActs, MaxPool, gpu_contiguous
+from convnet_ops import FilterActs, ImageActs, MaxPool, gpu_contiguous, reference
 from convnet_ops.opt import GPU_TWINS
 from convnet_ops.opt.lift import CacheableHostFromGpu
 from theano.compile.mode import Mode
@@ -36,9 +36,23 @@ def small_net(x, w, v):
 
 
 def data():
+    """Random operands of small_net, where no two values are so near that a pooling, or the rectifier, may take either."""
     rng = np.random.RandomState()
     shapes = (3, 16, 16, 4), (3, 3, 3, 8), (8, 3, 3, 12)
-    return [rng.standard_normal(shape).astype("float32") for shape in shapes]
+    while True:
+        x, w, v = (rng.standard_normal(shape).astype("float32") * np.float32(0.3) for shape in shapes)
+        first = np.tanh(reference.filter_acts(x.astype("float64"), w, pad=1))
+        second = reference.filter_acts(reference.max_pool(first, 2, 2), v, stride=2)
+        if min(least_gap(first, 2, 2), least_gap(second, 3, 2), abs(second).min()) > 1e-5:
+            return [x, w, v]
+
+
+def least_gap(values, ds, stride):
+    """By how much the greatest value of a pooling window is above the second, at least."""
+    rows, cols = (range(0, size - ds + stride, stride) for size in values.shape[1:3])
+    windows = [values[:, y : y + ds, x : x + ds].reshape(len(values), -1, values.shape[3]) for y in rows for x in cols]
+    ordered = [np.sort(window, axis=1) for window in windows if window.shape[1] > 1]
+    return min((window[:, -1] - window[:, -2]).min() for window in ordered)
 
 
 def test_no_transfer_between_lifted_ops():
