@@ -36,7 +36,7 @@ def small_net(x, w, v):
 
 
 def data():
-    """Random operands of small_net, where no two values are so near that a pooling, or the rectifier, may take either."""
+    """Random operands of small_net, where no two values are so near that pooling, or the rectifier, may take either."""
     rng = np.random.RandomState()
     shapes = (3, 16, 16, 4), (3, 3, 3, 8), (8, 3, 3, 12)
     while True:
