@@ -232,7 +232,7 @@ def test_halves_of_infinities():
 def check_infinities(op_class):
     gpu_or_skip()
     # With fewer channels ImageActs may compute blocks of pixels, all of which an infinity in one window reaches.
-    case = half_case(1e10, 1, 1, channels=32)
+    case = half_case(1e10, 1, 1, channels=32 if op_class is ImageActs else 5)
     # In other channels and images of the first operand, which is far too large for halves as it is.
     first = case.hid if op_class is ImageActs else case.images
     first[0, 1, 1, 0], first[2, 2, 3, 2] = np.inf, np.nan

@@ -99,6 +99,13 @@ static inline double narrow_loads(const GpuRow &row, const ProductShape &shape) 
   return 1 + load * row.weight * ((shape.wide_n ? 0 : 1. / row.tile_m) + (row.vec_m == 1 ? 1. / row.tile_n : 0));
 }
 
+// Microseconds of a copy of so many bytes, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen
+// to add on alex1, 1.9.
+static inline double copy_us(double bytes) { return 2. * bytes / 2.5e6; }
+
+// How long the host takes to start one, which small layers wait for (lenet1, 129 images).
+static const double kCopyStartUs = 5;
+
 // The estimated time of a row: the products of the multiprocessor that gets most blocks, over its speed, and the sum of the
 // splits. In microseconds, for the convolutions on an H200; for others in units that mean nothing but to each other.
 static inline double row_cost(const GpuRow &row, const ProductShape &shape, long long splits, const Card &card) {
@@ -125,9 +132,7 @@ static inline double row_cost(const GpuRow &row, const ProductShape &shape, long
   const double products = shape.depth * (trimmed + (1 - trimmed) / (all_rounds > 1 ? all_rounds : 1)) / splits;
   const double depth = ceil(products / row.depth) * row.depth;
   double time = (full_blocks * depth + overhead_blocks * overhead) * row.tile_m * row.tile_n * 2 / flop_per_us;
-  // Its copies, read and written at 2.5 TB/s: between the rate of a copy, 4.1, and what they were seen to add on alex1, 1.9. The
-  // host takes 5 us to start one, which small layers wait for (lenet1, 129 images).
-  if (shape.workspace > 0) time += 5 + 2. * shape.workspace / 2.5e6;
+  if (shape.workspace > 0) time += kCopyStartUs + copy_us(shape.workspace);
   time += shape.before_us;
   // A second kernel, which reads all that the splits have written.
   if (splits > 1) time += 3 + 8. * splits * shape.m * shape.n * shape.batches / 3e6;

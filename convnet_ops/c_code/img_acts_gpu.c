@@ -9,7 +9,7 @@
 static ProductShape columns_product(const ConvShape &s, npy_int64 splits, int vec_m, int vec_n, bool tf32) {
   const npy_int64 taps = s.channels * s.filter_rows * s.filter_cols, outputs = s.out_rows * s.out_cols * s.n;
   const npy_int64 bytes = 4 * outputs * taps;
-  const double cached_us = splits * bytes <= 32 << 20 ? 2. * bytes / 2.5e6 : 0;
+  const double cached_us = splits * bytes <= 32 << 20 ? copy_us(bytes) : 0;
   const ProductShape shape = {taps, outputs, splits, vec_m, vec_n, 0, 1, 0, 0, (s.filters + splits - 1) / splits, 1, 1, tf32,
                               splits * bytes, true, false, 1.7e-6 * bytes * (splits - 1) - cached_us};
   return shape;

@@ -149,8 +149,7 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   if (is_fft(tile) && products_us < moved_us) products_us = moved_us;
   const double arrays = 4. * p.groups * (p.channels + p.m) * p.out_rows * p.out_cols * p.n;
   double us = chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 6;
-  // The arrangement, as row_cost counts copies.
-  if (p.arranged) us += 5 + 8. * p.groups * p.channels * p.m * p.taps_y * p.taps_x / 2.5e6;
+  if (p.arranged) us += kCopyStartUs + copy_us(4. * p.groups * p.channels * p.m * p.taps_y * p.taps_x);
   // The host takes 5 to 7 us to start a kernel and to find its memory, which small layers wait for (lenet2, 32 to 128 images).
   const double host_us = 6 * (3 * chunks + 1 + p.arranged);
   return us > host_us ? us : host_us;
