@@ -109,7 +109,8 @@ def _rows():
         ("tf32", "TensorByColumns<32, 32, 1, 1, 1>", 4, 13, 55),
     ]
     rows = [_row(vec, *tile) for tile in tiles for vec in (4, 1)]
-    # Three blocks of so many sums leave no registers for loads of single floats.
+    # Three blocks of so many sums leave no registers for loads of single floats. Tall tiles read rows of hid_grads
+    # seldom, which counts where these lie megabytes apart (docs/performance.md).
     large = [
         ("tf32", "TensorByColumns<64, 48, 2, 2, 1>", 3, 3, 155),
         ("tf32", "TensorByColumns<48, 64, 2, 2, 1>", 3, 3, 157),
