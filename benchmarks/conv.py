@@ -5,9 +5,12 @@
 Everything runs interleaved, on the same random data, each library in its own layout: ours in c01b with all
 precisions and, shuffles included, in bc01; GpuCorrMM in bc01; cuDNN in nchw and channels_last, with and without TF32,
 its fastest algorithms (benchmark=True). A figure is the median over the repeats, timed with CUDA events after a
-warm-up; each repeat is long enough to swamp the clock. Results are checked first: the plain kernel, which sums in
-double precision, against NumPy's float64 on a sample of the outputs, then everything against the plain kernel. PyTorch,
-for which Theano's Python may be too old, runs in a process of its own, in turn with this one (torch_peer.py).
+warm-up; each repeat is long enough to swamp the clock. When the clock starts, the calls wait in the GPU's queue: what
+is timed is the GPU. host_ms is what the host takes to put there one call of ours or of GpuCorrMM; where a repeat has
+more kernels than the queue has places, as GpuCorrMM's, it includes waiting for one. Results are checked first: the
+plain kernel, which sums in double precision, against NumPy's float64 on a sample of the outputs, then everything
+against the plain kernel. PyTorch, for which Theano's Python may be too old, runs in a process of its own, in turn with
+this one (torch_peer.py).
 
 FLOPs are counted as 2 * N * F * C * k * k * OH * OW with OH = floor((H + 2 * pad - k) / stride) + 1 for all libraries.
 FilterActs takes the ceil, so on alex1 it computes 56 x 56 outputs where the others compute 55 x 55.
@@ -29,7 +32,7 @@ import numpy as np
 
 from benchmarks import environment, memory_ops
 from benchmarks.peer import TorchPeer
-from benchmarks.timing import interleave, relative_error, repeat
+from benchmarks.timing import QUEUED_CALLS, QueuedTimer, interleave, relative_error, repeat
 from tests import problems
 
 DIRECTIONS = ("fwd", "dimages", "dfilters")
@@ -250,15 +253,16 @@ def torch_timers(torch, benchmark, direction, plain):
 
 def measure(layer, torch, options):
     """The rows of a layer; of cuDNN's layouts, the faster."""
-    from benchmarks.timing import elapsed_cuda
-
     benchmark = LayerBenchmark(layer, theanos=not options.ours_only, bc01=not options.ours_only)
     rows = []
     for direction in DIRECTIONS:
         plain = benchmark.plain_result(direction)
         benchmark.check_plain(direction, plain)
         described = benchmark.describe(direction, plain)
-        timers = {key: repeat(benchmark.functions[key], elapsed_cuda, REPEAT_MS) for key in described}
+        clocks = {key: QueuedTimer() for key in described}
+        timers = {
+            key: repeat(benchmark.functions[key], clock, REPEAT_MS, QUEUED_CALLS) for key, clock in clocks.items()
+        }
         if torch is not None:
             torchs, more = torch_timers(torch, benchmark, direction, plain)
             timers.update(torchs)
@@ -279,6 +283,7 @@ def measure(layer, torch, options):
                 "precision": precision,
                 "layout": layout,
                 "ms": ms,
+                "host_ms": float(np.median(clocks[key].host_ms[-options.repeats :])) if key in clocks else None,
                 "tflops": benchmark.flops / ms / 1e9,
             }
             rows.append(dict(row, **described[key]))

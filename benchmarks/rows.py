@@ -12,7 +12,7 @@ import os
 import sys
 
 from benchmarks import conv, environment
-from benchmarks.timing import elapsed_cuda, interleave, repeat
+from benchmarks.timing import QUEUED_CALLS, QueuedTimer, interleave, repeat
 from tests import problems
 
 
@@ -23,7 +23,7 @@ def time_row(benchmark, key, family, row, repeats):
     try:
         with conv.printed_choices() as text:
             benchmark.functions[key]()
-        ms = interleave({row: repeat(benchmark.functions[key], elapsed_cuda, 4)}, repeats)[row]
+        ms = interleave({row: repeat(benchmark.functions[key], QueuedTimer(), 4, QUEUED_CALLS)}, repeats)[row]
         return ms, text.getvalue().split("row ")[1].split(", workspace")[0].replace(", splits ", "/")
     except ValueError:
         return None

@@ -38,14 +38,18 @@ def interleave(timers, repeats):
     return {key: float(np.median(values)) for key, values in times.items()}
 
 
-def repeat(function, elapsed, least_ms=20.0):
-    """A timer of one repeat of a Theano function: as many calls as swamp the clock. Warms up."""
+def repeat(function, elapsed, least_ms=20.0, most_calls=None):
+    """A timer of one repeat of a Theano function: as many calls as swamp the clock, `most_calls` at most. Warms up."""
     function.fn(n_calls=3)
-    return functools.partial(elapsed, function, max(1, int(least_ms / max(elapsed(function, 3), 0.01))))
+    calls = max(1, int(least_ms / max(elapsed(function, 3), 0.001)))
+    return functools.partial(elapsed, function, calls if most_calls is None else min(calls, most_calls))
 
 
 def elapsed_cuda(function, calls):
-    """Milliseconds of one of `calls` calls. The events are on the default stream, which waits for gpuarray's."""
+    """Milliseconds of one of `calls` calls, of the host or of the GPU, whichever takes longer.
+
+    The events are on the default stream, which waits for gpuarray's.
+    """
     from pycuda import driver
 
     function.fn()  # finds the caches as others left them
@@ -55,6 +59,52 @@ def elapsed_cuda(function, calls):
     end.record()
     end.synchronize()
     return begin.time_till(end) / calls
+
+
+# So few calls that the driver's queue holds them while the GPU still waits; torch_peer.py has as many.
+QUEUED_CALLS = 200
+WAIT_NS = 12 * 10**6
+WAIT = """
+extern "C" __global__ void wait(unsigned long long ns) {
+  unsigned long long begin, now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(begin));
+  do asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  while (now - begin < ns);
+}
+"""
+
+
+@functools.lru_cache(maxsize=None)
+def wait_kernel():
+    from pygpu.gpuarray import GpuKernel
+    from theano.gpuarray.type import get_context
+
+    return GpuKernel(WAIT, "wait", [np.uint64], context=get_context(None))
+
+
+class QueuedTimer(object):
+    """Milliseconds of the GPU for one of `calls` calls that waited in its queue when the clock started.
+
+    As torch_peer.py times PyTorch. `host_ms` gets the host's time for a call, one for each repeat: a program that gives
+    the GPU nothing else to do takes the longer of the two.
+    """
+
+    def __init__(self):
+        self.host_ms = []
+
+    def __call__(self, function, calls):
+        from pycuda import driver
+
+        function.fn()
+        begin, end = driver.Event(), driver.Event()
+        wait_kernel()(WAIT_NS, gs=1, ls=1)
+        begin.record()
+        host = time.perf_counter()
+        function.fn(n_calls=calls)
+        self.host_ms.append(1e3 * (time.perf_counter() - host) / calls)
+        end.record()
+        end.synchronize()
+        return begin.time_till(end) / calls
 
 
 def elapsed_cpu(function, calls):
