@@ -60,14 +60,14 @@ static inline bool read_tuning(const char *path, const std::string &key, Way *wa
 
 // Milliseconds of one run(way), the least of three after one that may compile; or -1 with an exception.
 template <typename Run>
-static double time_way(const Way &way, PyGpuArrayObject *out, Run run) {
+static double time_way(const Way &way, gpudata *out, Run run) {
   double least = -1;
   for (int i = 0; i < 4; ++i) {
     timespec begin, end;
-    GpuArray_sync(&out->ga);
+    gpudata_sync(out);
     clock_gettime(CLOCK_MONOTONIC, &begin);
     if (run(way) != 0) return -1;
-    GpuArray_sync(&out->ga);
+    gpudata_sync(out);
     clock_gettime(CLOCK_MONOTONIC, &end);
     const double ms = (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6;
     if (i > 0 && (least < 0 || ms < least)) least = ms;
@@ -78,7 +78,7 @@ static double time_way(const Way &way, PyGpuArrayObject *out, Run run) {
 // The fastest way to compute `out`: the answer for `key` that this process or the file has, if it is one of today's
 // (`exists`), else that of timing the candidates. Returns 0, or -1 with an exception.
 template <typename Exists, typename Candidates, typename Run>
-static int fastest_way(const std::string &key, PyGpuArrayObject *out, Exists exists, Candidates candidates, Run run,
+static int fastest_way(const std::string &key, gpudata *out, Exists exists, Candidates candidates, Run run,
                        Way *best) {
   static std::map<std::string, Way> known;
   const char *path = tuning_file();
@@ -131,8 +131,8 @@ static inline std::vector<Way> likely_rows(const GpuRows &table, const ProductSh
 
 // Chooses a row and calls run(choice), which writes `out` and may be called several times.
 template <typename Run>
-static int run_choice(const GpuRows &table, const ProductShape &shape, PyGpuContextObject *context,
-                      PyGpuArrayObject *out, Run run) {
+static int run_choice(const GpuRows &table, const ProductShape &shape, PyGpuContextObject *context, gpudata *out,
+                      Run run) {
   const Card card = card_of(context);
   Choice choice;
   if (named_row(table, shape, card, &choice) != 0) return -1;

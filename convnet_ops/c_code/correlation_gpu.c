@@ -19,7 +19,7 @@ int direct_correlation(const char *op, const GpuRows &table, Correlation c, bool
   args->filters = padded_filters.get();
   const ProductShape shape = correlation_product(c, padded_images.vectors(c.n, out), tf32,
                                                  padded_images.copied_bytes() + padded_filters.copied_bytes());
-  return run_correlation(op, table, c, shape, out, context, args, launch, sum);
+  return run_correlation(op, table, c, shape, device_array(out), context, args, launch, sum);
 }
 
 // A new array of words of two channels each, or NULL with an exception, from (groups, channels, rows, inner); `largest` is
@@ -75,7 +75,7 @@ int half_correlation(const char *op, const GpuRows &table, const Correlation &c,
   args->image_n = (int)pairs.n;
   args->filters = device_array(filter_words.get());
   args->largest = device_array(largest.get());
-  return run_correlation(op, table, pairs, shape, out, context, args, launch, sum);
+  return run_correlation(op, table, pairs, shape, device_array(out), context, args, launch, sum);
 }
 
 // A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
@@ -90,10 +90,9 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   const npy_int64 patches_dims[4] = {plan.elements * c.groups * problem.channels, plan.chunk_rows, plan.tile_cols, plan.n};
   const npy_int64 products_dims[4] = {plan.elements * c.groups * c.m, plan.chunk_rows, plan.tile_cols, plan.n};
   const npy_int64 filters_dims[4] = {problem.channels, plan.elements, c.groups, filter_group};
-  const OwnedGpuArray patches(new_workspace(op, patches_dims, context));
-  const OwnedGpuArray products(patches.get() == NULL ? NULL : new_workspace(op, products_dims, context));
-  const OwnedGpuArray transformed(products.get() == NULL ? NULL : new_workspace(op, filters_dims, context));
-  if (transformed.get() == NULL) return -1;
+  const Workspace workspace(op, {patches_dims, products_dims, filters_dims}, context);
+  if (workspace.failed()) return -1;
+  const DeviceArray patches = workspace.part(0), products = workspace.part(1), transformed = workspace.part(2);
   print_plan(tile_patches_rows(), plan, family,
              array_bytes(patches_dims) + array_bytes(products_dims) + array_bytes(filters_dims));
   const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
@@ -113,7 +112,7 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
 
   TileFiltersArgs filters_args;
   filters_args.filters = device_array(filters);
-  filters_args.out = device_array(transformed.get());
+  filters_args.out = transformed;
   filters_args.taps_y = (int)c.taps_y;
   filters_args.taps_x = (int)c.taps_x;
   filters_args.m = (int)c.m;
@@ -143,23 +142,23 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
     const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
     TilePatchesArgs patches_args;
-    fill_patches_args(plan, images, c, first, rows, patches.get(), &patches_args);
+    fill_patches_args(plan, images, c, first, rows, patches, &patches_args);
     elementwise_grid(patches_args.size, at_once, grid);
     if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
     shape.n = rows * plan.tile_cols * plan.n;
     if (fft) {
       FftProductsArgs args;
-      args.images = device_array(patches.get());
-      args.filters = device_array(transformed.get());
-      args.out = device_array(products.get());
+      args.images = patches;
+      args.filters = transformed;
+      args.out = products;
       args.channels = (int)problem.channels;
       args.m = (int)c.m;
       args.filter_group = (int)filter_group;
       args.filter_stride = (int)(plan.elements * c.groups * filter_group);
       args.columns = (int)shape.n;
       args.by_groups = make_divisor(c.groups);
-      if (run_choice(fft_products_rows(), shape, context, products.get(), [&](const Choice &choice) {
+      if (run_choice(fft_products_rows(), shape, context, products.data, [&](const Choice &choice) {
             const GpuRow &row = fft_products_rows().rows[choice.row];
             const npy_int64 m_tiles = (c.m + row.tile_m - 1) / row.tile_m;
             const npy_int64 column_tiles = (shape.n + row.tile_n - 1) / row.tile_n;
@@ -173,18 +172,18 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
         return -1;
     } else {
       CorrelateArgs args;
-      args.images = device_array(patches.get());
+      args.images = patches;
       args.image_n = (int)plan.n;
-      args.filters = device_array(transformed.get());
+      args.filters = transformed;
       product.rows = product.grid_rows = product.out_rows = rows;
       if (run_correlation(
-              op, filter_acts_rows(), product, shape, products.get(), context, &args,
+              op, filter_acts_rows(), product, shape, products, context, &args,
               [&](int row, const size_t *row_grid) { return filter_acts_launch(row, row_grid, &args, context); },
               [](const SplitSums &) { return -1; }) != 0)  // these sums are not split
         return -1;
     }
 
-    outputs->products = device_array(products.get());
+    outputs->products = products;
     outputs->out = device_array(out);
     outputs->out_rows = (int)c.out_rows;
     outputs->out_cols = (int)c.out_cols;

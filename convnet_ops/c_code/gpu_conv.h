@@ -3,6 +3,8 @@
 #define CONVNET_OPS_GPU_CONV_H
 
 #include <algorithm>
+#include <initializer_list>
+#include <vector>
 
 #include "autotune.h"
 #include "conv_shape.h"
@@ -205,7 +207,7 @@ static ProductShape padded_product(Correlation c, npy_int64 n, bool tf32) {
 // the sums are split sum(split sums) after it. args->images, image_n and filters are set.
 template <typename Args, typename Launch, typename Sum>
 static int run_correlation(const char *op, const GpuRows &table, const Correlation &c, const ProductShape &shape,
-                           PyGpuArrayObject *out, PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {
+                           const DeviceArray &out, PyGpuContextObject *context, Args *args, Launch launch, Sum sum) {
   const npy_int64 columns = correlation_columns(&c);
   args->channels = (int)c.channels;
   args->rows = (int)c.rows;
@@ -244,7 +246,7 @@ static int run_correlation(const char *op, const GpuRows &table, const Correlati
     const size_t grid[3] = {(size_t)(m_tiles * ((columns + row.tile_n - 1) / row.tile_n)), (size_t)splits,
                             (size_t)c.groups};
     if (splits == 1) {
-      args->out = device_array(out);
+      args->out = out;
       args->out.offset += 4 * c.out_first;
       args->out_n = (int)c.out_n;
       return launch(choice.row, grid);
@@ -259,13 +261,42 @@ static int run_correlation(const char *op, const GpuRows &table, const Correlati
     Py_DECREF(partials);
     return failed;
   };
-  return run_choice(table, shape, context, out, run);
+  return run_choice(table, shape, context, out.data, run);
 }
 
 // A new array of float32 for this call only, or NULL with an exception.
 static PyGpuArrayObject *new_workspace(const char *op, const npy_int64 *dims, PyGpuContextObject *context) {
   return check_index_limit(op, "workspace", 4, dims) != 0 ? NULL : allocate(op, "workspace", 4, dims, context);
 }
+
+// Arrays of float32 for this call only, in one allocation: for each of its own libgpuarray makes and destroys two events and
+// more, a microsecond of the host's time.
+class Workspace {
+ public:
+  Workspace(const char *op, std::initializer_list<const npy_int64 *> shapes, PyGpuContextObject *context) : array_(NULL) {
+    npy_int64 size = 0;
+    for (const npy_int64 *dims : shapes) {
+      if (check_index_limit(op, "workspace", 4, dims) != 0) return;
+      offsets_.push_back(size);
+      size += (dims[0] * dims[1] * dims[2] * dims[3] + 63) / 64 * 64;
+    }
+    array_ = allocate(op, "workspace", 1, &size, context);
+  }
+  ~Workspace() { Py_XDECREF(array_); }
+  // With an exception.
+  bool failed() const { return array_ == NULL; }
+  DeviceArray part(int i) const {
+    DeviceArray values = device_array(array_);
+    values.offset += 4 * offsets_[i];
+    return values;
+  }
+
+ private:
+  Workspace(const Workspace &);
+  void operator=(const Workspace &);
+  PyGpuArrayObject *array_;
+  std::vector<npy_int64> offsets_;
+};
 
 static npy_int64 array_bytes(const npy_int64 *dims) { return 4 * dims[0] * dims[1] * dims[2] * dims[3]; }
 
@@ -311,7 +342,7 @@ static int choose_halves(bool allowed, const GpuRows &half_rows, const ProductSh
   const Way halves_way = {"halves", 1}, direct_way = {"direct", 1};
   Way way;
   if (fastest_way(
-          key, out, [&](const Way &known) { return known.name == halves_way.name || known.name == direct_way.name; },
+          key, out->ga.data, [&](const Way &known) { return known.name == halves_way.name || known.name == direct_way.name; },
           [&] { return std::vector<Way>{direct_way, halves_way}; },
           [&](const Way &tried) { return tried.name == halves_way.name ? run_halves() : run_direct(); }, &way) != 0)
     return -1;
@@ -364,9 +395,9 @@ static inline void streaming_grid(npy_int64 tiles, const GpuRow &row, const Card
 // on.
 template <typename Args>
 static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, const Correlation &c, npy_int64 first_row,
-                              npy_int64 tile_rows, PyGpuArrayObject *out, Args *args) {
+                              npy_int64 tile_rows, const DeviceArray &out, Args *args) {
   args->images = device_array(images);
-  args->out = device_array(out);
+  args->out = out;
   args->rows = (int)c.rows;
   args->cols = (int)c.cols;
   args->n = (int)c.n;
@@ -463,7 +494,7 @@ static int run_plan(const TileTables &tables, const TileProblem &problem, bool g
   const auto plan_named = [&](const Way &way) { return cheapest(-1, row_named(tiles, way.name)); };
   Way way;
   if (fastest_way(
-          "tiles_" + tuning_key(direct_rows, direct, card) + sizes, out,
+          "tiles_" + tuning_key(direct_rows, direct, card) + sizes, out->ga.data,
           [&](const Way &known) { return known.name == "none" || row_named(tiles, known.name) >= 0; },
           [&] {
             std::vector<Way> ways(1);

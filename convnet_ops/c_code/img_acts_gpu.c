@@ -107,7 +107,7 @@ int img_acts_by_columns(const char *op, const ConvShape &s, const ProductShape &
   args.outputs = (int)outputs;
   args.split_depth = (int)((shape.depth + 15) / 16 * 16);
   const GpuRows table = img_acts_columns_rows();
-  if (run_choice(table, shape, context, columns.get(), [&](const Choice &choice) {
+  if (run_choice(table, shape, context, columns.get()->ga.data, [&](const Choice &choice) {
         const GpuRow &row = table.rows[choice.row];
         const npy_int64 m_tiles = (taps + row.tile_m - 1) / row.tile_m;
         args.by_m_tiles = make_divisor(m_tiles);
@@ -236,7 +236,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
     ProductShape shape = product(part, 4 * filter_count(part) + padded_hid.copied_bytes());
     shape.vec_n = padded_hid.vectors(part.n, *out);
     return run_correlation(
-        op, table, part, shape, *out, params->context, &args,
+        op, table, part, shape, device_array(*out), params->context, &args,
         [&](int row, const size_t *grid) {
           // Without phases FilterActs' kernels, of the same rows, do the same in fewer steps.
           return part.phases_y * part.phases_x == 1 ? filter_acts_launch(row, grid, &args, params->context)
@@ -267,7 +267,7 @@ int APPLY_SPECIFIC(img_acts)(PyGpuArrayObject *hid_acts, PyGpuArrayObject *filte
       const Way correlation_way = {"correlation", 1}, columns_way = {"columns", 1};
       Way way;
       if (fastest_way(
-              key, *out,
+              key, (*out)->ga.data,
               [&](const Way &known) { return known.name == correlation_way.name || known.name == columns_way.name; },
               [&] { return std::vector<Way>{correlation_way, columns_way}; },
               [&](const Way &tried) {

@@ -51,7 +51,7 @@ int direct_weight_acts(const char *op, const GpuRows &table, const ConvShape &s,
   args->by_window = make_divisor(s.filter_rows * s.filter_cols);
   args->by_filter_cols = make_divisor(s.filter_cols);
   const bool plain = row_is_forced(table.family, "plain");
-  return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
+  return run_choice(table, shape, context, gradient->ga.data, [&](const Choice &choice) {
     const npy_int64 splits = splits_with_steps(args->length, plain ? 1 : choice.splits);
     const npy_int64 partials_dims[5] = {splits, s.channels, s.filter_rows, s.filter_cols, filters};
     if (prepare_output(op, "partial sums", partials, 5, partials_dims, context) != 0) return -1;
@@ -142,9 +142,6 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
   const npy_int64 patches_dims[4] = {plan.elements * s.groups * problem.channels, plan.chunk_rows, plan.tile_cols, plan.n};
   const npy_int64 gradients_dims[4] = {plan.elements * filters, plan.chunk_rows, plan.tile_cols, plan.n};
   if (prepare_output(op, "partial sums", partials, 5, copy_dims, context) != 0) return -1;
-  const OwnedGpuArray patches(new_workspace(op, patches_dims, context));
-  const OwnedGpuArray gradients(patches.get() == NULL ? NULL : new_workspace(op, gradients_dims, context));
-  if (gradients.get() == NULL) return -1;
 
   const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
   const GpuRows table = fft ? fft_gradient_products_rows() : weight_acts_rows();
@@ -155,20 +152,21 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
                array_bytes(patches_dims) + array_bytes(gradients_dims) +
                    4 * splits * problem.channels * plan.elements * filters);
   }
-  return run_choice(table, shape, context, gradient, [&](const Choice &choice) {
+  return run_choice(table, shape, context, gradient->ga.data, [&](const Choice &choice) {
     const npy_int64 sums_dims[4] = {tile_chunks(plan) * choice.splits, problem.channels, plan.elements, filters};
-    const OwnedGpuArray sums(new_workspace(op, sums_dims, context));
-    if (sums.get() == NULL) return -1;
+    const Workspace workspace(op, {patches_dims, gradients_dims, sums_dims}, context);
+    if (workspace.failed()) return -1;
+    const DeviceArray patches = workspace.part(0), gradients = workspace.part(1), sums = workspace.part(2);
     const int at_once = tile_patches_rows().rows[plan.row].tile_n;
     size_t grid[3];
     npy_int64 splits = 0;
     for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
       const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
       TilePatchesArgs patches_args;
-      fill_patches_args(plan, images, c, first, rows, patches.get(), &patches_args);
+      fill_patches_args(plan, images, c, first, rows, patches, &patches_args);
       elementwise_grid(patches_args.size, at_once, grid);
       if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
-      fill_patches_args(plan, hid_grads, outputs, first, rows, gradients.get(), &patches_args);
+      fill_patches_args(plan, hid_grads, outputs, first, rows, gradients, &patches_args);
       elementwise_grid(patches_args.size, at_once, grid);
       if (tile_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
 
@@ -176,9 +174,9 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       const npy_int64 sums_offset = 4 * splits * problem.channels * plan.elements * filters;
       if (fft) {
         FftGradientProductsArgs args;
-        args.images = device_array(patches.get());
-        args.gradients = device_array(gradients.get());
-        args.out = device_array(sums.get());
+        args.images = patches;
+        args.gradients = gradients;
+        args.out = sums;
         args.out.offset += sums_offset;
         args.channels = (int)problem.channels;
         args.filters = (int)s.filters;
@@ -198,9 +196,9 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
         continue;
       }
       WeightActsArgs args;
-      args.images = device_array(patches.get());
-      args.hid_grads = device_array(gradients.get());
-      args.partials = device_array(sums.get());
+      args.images = patches;
+      args.hid_grads = gradients;
+      args.partials = sums;
       args.partials.offset += sums_offset;
       args.channels = args.taps = (int)problem.channels;
       args.rows = (int)rows;
@@ -220,7 +218,7 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       splits += made;
     }
     TileTapsArgs taps_args;
-    taps_args.partials = device_array(sums.get());
+    taps_args.partials = sums;
     taps_args.out = device_array(gradient);
     taps_args.copy = device_array(*partials);
     taps_args.splits = (int)splits;
