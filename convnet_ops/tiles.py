@@ -83,8 +83,8 @@ def _products_family(name, struct, product, narrow=False):
         (16, 32, 1, 4, 2, 3, 22),
     ]
     if narrow:
-        three_parts.append((16, 48, 4, 1, 3, 2, 19))
-        one_part.append((16, 48, 4, 1, 3, 3, 37))
+        three_parts += [(16, 48, 4, 1, 3, 2, 19), (16, 48, 2, 1, 3, 4, 16)]
+        one_part += [(16, 48, 4, 1, 3, 3, 37), (16, 48, 2, 1, 3, 4, 27)]
     rows = []
     for kind, parts, tiles in (("3xtf32", 3, three_parts), ("tf32", 1, one_part)):
         for warp_m, warp_n, warps_m, warps_n, stages, blocks, weight in tiles:

@@ -162,23 +162,39 @@ __device__ __forceinline__ void correlate(const Args &a) {
     }
   };
 
+  // The table is read for several copies at a time, since none of its loads passes a copy.
   auto load = [&](int stage) {
+    constexpr int kFilterCopiesPerThread = (kFilterCopies + kThreads - 1) / kThreads;
+    constexpr int kRowsPerThread = kDepth / kRowsAtOnce;
+    constexpr int kTapsAtOnce = kRowsPerThread % 4 == 0 ? 4 : kRowsPerThread % 2 == 0 ? 2 : 1;
+    int filter_rows[kFilterCopiesPerThread];
 #pragma unroll
-    for (int i = 0; i < (kFilterCopies + kThreads - 1) / kThreads; ++i) {
+    for (int i = 0; i < kFilterCopiesPerThread; ++i) {
+      const int row = (thread + i * kThreads) / kFilterCopiesPerRow;
+      filter_rows[i] = kFilterCopies % kThreads == 0 || row < kDepth ? tap_table[stage][row][3] : -1;
+    }
+    int4 taps[kTapsAtOnce];
+#pragma unroll
+    for (int j = 0; j < kTapsAtOnce; ++j) taps[j] = *(const int4 *)tap_table[stage][first_row + j * kRowsAtOnce];
+#pragma unroll
+    for (int i = 0; i < kFilterCopiesPerThread; ++i) {
       const int copy = thread + i * kThreads;
       const int row = copy / kFilterCopiesPerRow;
       const int m = copy % kFilterCopiesPerRow * 4;
       if (kFilterCopies % kThreads == 0 || copy < kFilterCopies) {
-        const int filter_row = tap_table[stage][row][3];
-        const bool valid = filter_row >= 0 && m_begin + m < a.m;
-        const float *source = filters + filter_row * a.filter_stride + m_begin + m;
+        const bool valid = filter_rows[i] >= 0 && m_begin + m < a.m;
+        const float *source = filters + filter_rows[i] * a.filter_stride + m_begin + m;
         copy_or_zero<4>(&filter_tile[stage][row][m ^ Product::swizzle_m(row)], source, valid);
       }
     }
 #pragma unroll
-    for (int j = 0; j < kDepth / kRowsAtOnce; ++j) {
+    for (int j = 0; j < kRowsPerThread; ++j) {
       const int row = first_row + j * kRowsAtOnce;
-      const int4 tap = *(const int4 *)tap_table[stage][row];
+      if (j > 0 && j % kTapsAtOnce == 0) {
+#pragma unroll
+        for (int i = 0; i < kTapsAtOnce; ++i) taps[i] = *(const int4 *)tap_table[stage][row + i * kRowsAtOnce];
+      }
+      const int4 tap = taps[j % kTapsAtOnce];
 #pragma unroll
       for (int i = 0; i < kColumnsPerThread; ++i) {
         const bool valid = (unsigned)(y_begin[i] + tap.y) < (unsigned)a.rows &&
@@ -213,11 +229,17 @@ __device__ __forceinline__ void correlate(const Args &a) {
     wait_for_copies<kStages - 2>();
     // Also keeps a fast warp from overwriting the stage that a slow one still multiplies.
     __syncthreads();
-    const int next = step + kStages - 1;
-    if (next < steps) load(stage == 0 ? kStages - 1 : stage - 1);
-    commit_copies();
     describe_taps(stage, sum_begin + (step + kStages) * kDepth);
-    product.multiply(filter_tile[stage], image_tile[stage], sum);
+    const auto load_next = [&] {
+      // Past the last step zeros: without a branch these take turns with the products.
+      load(stage == 0 ? kStages - 1 : stage - 1);
+      commit_copies();
+    };
+    // With two stages the copies have no more time than this step.
+    if (kStages == 2) load_next();
+    product.multiply(filter_tile[stage], image_tile[stage], sum, [&] {
+      if (kStages > 2) load_next();
+    });
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 
@@ -253,10 +275,14 @@ __device__ __forceinline__ void correlate(const Args &a) {
            (!kPhases || (unsigned)(row.z + column.z) < (unsigned)a.out_cols);
   };
 
-  // 4 adjacent columns are 4 images of a pixel, if none is padding.
-  const bool by_fours = kVecN == 4 && a.out_n == a.by_n.value;
+  // Without phases and padding all of a row's columns are adjacent outputs. With phases 4 are, images of one pixel, if 4
+  // divides the batch.
+  const bool unpadded = a.out_n == a.by_n.value;
+  const bool by_fours = unpadded && (kVecN == 4 || (!kPhases && a.columns % 4 == 0 && (size_t)a.out % 16 == 0));
   int4 *const row_table = (int4 *)filter_tile;
   if (kPhases || !by_fours) {
+    // The zeros past the last step too.
+    wait_for_copies<0>();
     __syncthreads();
     for (int row = thread; row < kTileM; row += kThreads) row_table[row] = describe_row(m_begin + row);
     __syncthreads();

@@ -26,34 +26,40 @@ struct FftProductsArgs {
   Divisor by_groups;
 };
 
-// The tiles that a block multiplies, and the copies of their operands to shared memory: load(tile, step, stage) copies those of
-// one of a tile's `steps`; begin(tile) says that the loads of another tile begin. multiply(stage) multiplies a step's, and
+// The tiles that a block multiplies, and the copies of their operands to shared memory: load(step, stage) copies those of one of
+// a tile's `steps`; begin(tile) says that the loads of another tile begin, of which there is none from number `tiles` on: zeros.
 // finish(tile) stores the sums and clears them.
-template <int kStages, typename Begin, typename Load, typename Multiply, typename Finish>
-__device__ __forceinline__ void multiply_tiles(int tiles, int steps, Begin begin, Load load, Multiply multiply,
-                                               Finish finish) {
+template <int kStages, bool kEarly, typename Product, typename A, typename B, typename Sum, typename Begin, typename Load, typename Finish>
+__device__ __forceinline__ void multiply_tiles(const Product &product, const A (&a)[kStages], const B (&b)[kStages], Sum &sum,
+                                               int tiles, int steps, Begin begin, Load load, Finish finish) {
   int next_tile = blockIdx.x, next_step = 0;
+  const auto choose_next = [&] {
+    if (next_step == 0) begin(next_tile);
+  };
   const auto load_next = [&](int stage) {
-    if (next_tile < tiles) {
-      if (next_step == 0) begin(next_tile);
-      load(next_step, stage);
-      if (++next_step == steps) {
-        next_step = 0;
-        next_tile += gridDim.x;
-      }
-    }
+    load(next_step, stage);
     commit_copies();
+    const bool last = ++next_step == steps;
+    next_step = last ? 0 : next_step;
+    next_tile += last ? gridDim.x : 0;
   };
 #pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) load_next(stage);
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    choose_next();
+    load_next(stage);
+  }
   int stage = 0;
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     for (int step = 0; step < steps; ++step) {
       wait_for_copies<kStages - 2>();
       // Also keeps a fast warp from overwriting the stage that a slow one still multiplies.
       __syncthreads();
-      load_next(stage == 0 ? kStages - 1 : stage - 1);
-      multiply(stage);
+      choose_next();
+      const int free_stage = stage == 0 ? kStages - 1 : stage - 1;
+      if (kEarly) load_next(free_stage);
+      product.multiply_complex(a[stage], b[stage], sum, [&] {
+        if (!kEarly) load_next(free_stage);
+      });
       stage = stage == kStages - 1 ? 0 : stage + 1;
     }
     finish(tile);
@@ -89,7 +95,8 @@ __device__ __forceinline__ void fft_products(const FftProductsArgs &a) {
     filters = a.filters + (2 * place.frequency * groups + place.group) * a.filter_group + place.m;
     images = a.images + (2 * place.frequency * groups + place.group) * a.channels * a.columns + place.column;
     filters_left = a.filter_group - place.m;
-    columns_left = a.columns - place.column;
+    columns_left = tile < a.tiles ? a.columns - place.column : 0;
+    if (tile >= a.tiles) filters_left = 0;
   };
   const auto load = [&](int step, int stage) {
 #pragma unroll
@@ -120,10 +127,8 @@ __device__ __forceinline__ void fft_products(const FftProductsArgs &a) {
     for (int i = 0; i < 8 * Product::kRows * Product::kPieces; ++i) (&sum[0][0][0][0])[i] = 0.f;
   };
   clear();
-  multiply_tiles<kStages>(
-      a.tiles, (a.channels + kDepth - 1) / kDepth, begin, load,
-      [&](int stage) { product.multiply_complex(filter_tile[stage], image_tile[stage], sum); },
-      [&](int tile) {
+  multiply_tiles<kStages, true>(
+      product, filter_tile, image_tile, sum, a.tiles, (a.channels + kDepth - 1) / kDepth, begin, load, [&](int tile) {
         const Place place = place_of(tile);
         float *out = a.out + (2 * place.frequency * groups + place.group) * a.m * a.columns + place.column;
 #pragma unroll
@@ -191,7 +196,7 @@ __device__ __forceinline__ void fft_gradient_products(const FftGradientProductsA
     gradients = a.gradients + (group * a.filters + place.n) * a.columns + column;
     channels_left = a.channels - place.m;
     filters_left = a.filters - place.n;
-    columns_left = min(a.columns - column, a.split_length);
+    columns_left = tile < a.tiles ? min(a.columns - column, a.split_length) : 0;
   };
   const auto load = [&](int step, int stage) {
     const int column = step * kDepth + copy_column;
@@ -223,10 +228,8 @@ __device__ __forceinline__ void fft_gradient_products(const FftGradientProductsA
   };
   clear();
   const bool whole = a.filters % 4 == 0;
-  multiply_tiles<kStages>(
-      a.tiles, (a.split_length + kDepth - 1) / kDepth, begin, load,
-      [&](int stage) { product.multiply_complex(image_tile[stage], gradient_tile[stage], sum); },
-      [&](int tile) {
+  multiply_tiles<kStages, kStages == 2>(
+      product, image_tile, gradient_tile, sum, a.tiles, (a.split_length + kDepth - 1) / kDepth, begin, load, [&](int tile) {
         const Place place = place_of(tile);
 #pragma unroll
         for (int i = 0; i < Product::kRows; ++i) {

@@ -9,6 +9,9 @@
 //            2022). An infinite operand gives NaN, since its low part is inf - inf. kParts = 2: an operand is a word of two
 //            halves (halves.cu), adjacent in the sum, which are multiplied as they are; k counts words.
 //
+// multiply() calls between() once the operands of the first products are under way to registers: copies to shared memory that are
+// begun there take turns with the products, where before them they would hold these up.
+//
 // Tiles that lie as [k][m] and [k][n] (ByRows) are read four adjacent values at a time; which row of the tensor core's
 // matrix such a value becomes is free, so that a thread's sums come out as four adjacent columns too. Rows of the tile
 // would collide on shared memory's banks: swizzle(k) is to be xor-ed to the column in row k.
@@ -133,6 +136,7 @@ __device__ __forceinline__ void multiply_complex_chunk(A a, B b, Sum sum) {
 
 template <int kLanesM, int kWarpsM, int kWarpsN>
 struct FmaByRows {
+  static constexpr int kParts = 0;
   static constexpr int kLanesN = 32 / kLanesM;
   static constexpr int kTileM = 8 * kLanesM * kWarpsM;
   static constexpr int kTileN = 8 * kLanesN * kWarpsN;
@@ -153,9 +157,10 @@ struct FmaByRows {
   __device__ __forceinline__ static int swizzle_m(int) { return 0; }
   __device__ __forceinline__ static int swizzle_n(int) { return 0; }
 
-  template <int kDepth>
+  template <int kDepth, typename Between>
   __device__ __forceinline__ void multiply(const float (&a)[kDepth][kTileM], const float (&b)[kDepth][kTileN],
-                                           float (&sum)[kRows][kPieces][4]) const {
+                                           float (&sum)[kRows][kPieces][4], Between between) const {
+    between();
 #pragma unroll
     for (int k = 0; k < kDepth; ++k) {
       __align__(16) float f[8];
@@ -172,8 +177,9 @@ struct FmaByRows {
   }
 };
 
-template <int kWarpM, int kWarpN, int kWarpsM, int kWarpsN, int kParts, int kChunk>
+template <int kWarpM, int kWarpN, int kWarpsM, int kWarpsN, int kOperandParts, int kChunk>
 struct TensorByRows {
+  static constexpr int kParts = kOperandParts;
   static constexpr int kTileM = kWarpM * kWarpsM;
   static constexpr int kTileN = kWarpN * kWarpsN;
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
@@ -235,13 +241,14 @@ struct TensorByRows {
       }
   }
 
-  template <int kDepth>
+  template <int kDepth, typename Between>
   __device__ __forceinline__ void multiply(const float (&a)[kDepth][kTileM], const float (&b)[kDepth][kTileN],
-                                           float (&sum)[kRows][kPieces][4]) const {
+                                           float (&sum)[kRows][kPieces][4], Between between) const {
 #pragma unroll
     for (int begin = 0; begin < kDepth; begin += 8 * kChunk) {
       Operands operands;
       read(a, b, begin, operands);
+      if (begin == 0) between();
       multiply_chunk<kWarpM / 16, kWarpN / 8, kChunk, kParts>(
           [&](int i, int c, int e) { return operands.a[c][e / 2][2 * i + e % 2]; },
           [&](int j, int c, int e) { return operands.b[c][e][j]; },
@@ -249,14 +256,15 @@ struct TensorByRows {
     }
   }
   // Of complex numbers: element 0 of each tile and of the sums is the real part, element 1 the imaginary one.
-  template <int kDepth>
+  template <int kDepth, typename Between>
   __device__ __forceinline__ void multiply_complex(const float (&a)[2][kDepth][kTileM], const float (&b)[2][kDepth][kTileN],
-                                                   float (&sum)[2][kRows][kPieces][4]) const {
+                                                   float (&sum)[2][kRows][kPieces][4], Between between) const {
 #pragma unroll
     for (int begin = 0; begin < kDepth; begin += 8 * kChunk) {
       Operands parts[2];
 #pragma unroll
       for (int part = 0; part < 2; ++part) read(a[part], b[part], begin, parts[part]);
+      if (begin == 0) between();
       multiply_complex_chunk<kWarpM / 16, kWarpN / 8, kChunk, kParts>(
           [&](int part, int i, int c, int e) { return parts[part].a[c][e / 2][2 * i + e % 2]; },
           [&](int part, int j, int c, int e) { return parts[part].b[c][e][j]; },
@@ -269,6 +277,7 @@ struct TensorByRows {
 
 template <int kWarpsM, int kWarpsN>
 struct FmaByColumns {
+  static constexpr int kParts = 0;
   // A warp has 32 x 64 sums, its lanes laid out 4 x 8; a thread 8 x 8, rows 4 and columns 8 apart.
   static constexpr int kTileM = 32 * kWarpsM;
   static constexpr int kTileN = 64 * kWarpsN;
@@ -288,9 +297,10 @@ struct FmaByColumns {
   __device__ __forceinline__ int row(int i) const { return m + 4 * i; }
   __device__ __forceinline__ int column(int j) const { return n + 8 * j; }
 
-  template <int kRow>
+  template <int kRow, typename Between>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][kRow], const float (&b)[kTileN][kRow],
-                                           float (&sum)[kRows][kColumns]) const {
+                                           float (&sum)[kRows][kColumns], Between between) const {
+    between();
 #pragma unroll
     for (int k = 0; k < kRow - kPad; k += 4) {
       float4 w[8];
@@ -311,8 +321,9 @@ struct FmaByColumns {
   }
 };
 
-template <int kWarpM, int kWarpN, int kWarpsM, int kWarpsN, int kParts>
+template <int kWarpM, int kWarpN, int kWarpsM, int kWarpsN, int kOperandParts>
 struct TensorByColumns {
+  static constexpr int kParts = kOperandParts;
   static constexpr int kTileM = kWarpM * kWarpsM;
   static constexpr int kTileN = kWarpN * kWarpsN;
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
@@ -350,23 +361,25 @@ struct TensorByColumns {
       *(float4 *)operands.b[j] = *(const float4 *)&b[warp_n + j / 2 * 16 + g / 2 * 4 + j % 2 * 2 + g % 2][4 * t];
   }
 
-  template <int kRow>
+  template <int kRow, typename Between>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][kRow], const float (&b)[kTileN][kRow],
-                                           float (&sum)[kRows][kColumns]) const {
+                                           float (&sum)[kRows][kColumns], Between between) const {
     Operands operands;
     read(a, b, operands);
+    between();
     multiply_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
         [&](int i, int c, int e) { return operands.a[2 * i + e % 2][2 * c + e / 2]; },
         [&](int j, int c, int e) { return operands.b[j][2 * c + e]; },
         [&](int i, int j, int e) -> float & { return sum[2 * i + e / 2][2 * j + e % 2]; });
   }
   // Of complex numbers, as above.
-  template <int kRow>
+  template <int kRow, typename Between>
   __device__ __forceinline__ void multiply_complex(const float (&a)[2][kTileM][kRow], const float (&b)[2][kTileN][kRow],
-                                                   float (&sum)[2][kRows][kColumns]) const {
+                                                   float (&sum)[2][kRows][kColumns], Between between) const {
     Operands parts[2];
 #pragma unroll
     for (int part = 0; part < 2; ++part) read(a[part], b[part], parts[part]);
+    between();
     multiply_complex_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
         [&](int part, int i, int c, int e) { return parts[part].a[2 * i + e % 2][2 * c + e / 2]; },
         [&](int part, int j, int c, int e) { return parts[part].b[j][2 * c + e]; },
@@ -393,8 +406,9 @@ struct TensorMixed {
   // Lane t reads row 4 t and the three after it.
   __device__ __forceinline__ static int swizzle_n(int k) { return (k / 4 & 3) * 4; }
 
+  template <typename Between>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][16], const float (&b)[16][kTileN],
-                                           float (&sum)[kRows][kPieces][4]) const {
+                                           float (&sum)[kRows][kPieces][4], Between between) const {
     const int g = by_rows.g, t = by_rows.t;
     __align__(16) float a_values[kRows][4];
     __align__(16) float b_values[4][kWarpN / 8];
@@ -406,6 +420,7 @@ struct TensorMixed {
       for (int j = 0; j < kWarpN / 32; ++j)
         *(float4 *)&b_values[k][4 * j] =
             *(const float4 *)&b[4 * t + k][(by_rows.warp_n + 32 * j + g % 2 * 16 + g / 2 * 4) ^ swizzle_n(4 * t)];
+    between();
     multiply_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
         [&](int i, int c, int e) { return a_values[2 * i + e % 2][2 * c + e / 2]; },
         [&](int j, int c, int e) { return b_values[2 * c + e][j]; },

@@ -118,11 +118,19 @@ __device__ __forceinline__ void weight_acts(const Args &a) {
     const int col = x * a.stride_x - a.pad_x;
     const int offset = (first_row * a.cols + col) * n + image;
     const int row = q < a.length ? first_row : -2 * kOutside;
+    // The table is read for several copies at a time, since none of its loads passes a copy.
+    constexpr int kImageCopies = (kTileM + kRowsAtOnce - 1) / kRowsAtOnce;
+    constexpr int kTapsAtOnce = Product::kParts == 3 ? 1 : kImageCopies < 4 ? kImageCopies : 4;
+    int4 taps[kTapsAtOnce];
 #pragma unroll
-    for (int i = 0; i < (kTileM + kRowsAtOnce - 1) / kRowsAtOnce; ++i) {
+    for (int i = 0; i < kImageCopies; ++i) {
       const int m = copy_row + i * kRowsAtOnce;
+      if (i % kTapsAtOnce == 0) {
+#pragma unroll
+        for (int j = 0; j < kTapsAtOnce; ++j) taps[j] = *(const int4 *)tap_table[min(m + j * kRowsAtOnce, kTileM - 1)];
+      }
       if (kTileM % kRowsAtOnce == 0 || m < kTileM) {
-        const int4 tap = *(const int4 *)tap_table[m];
+        const int4 tap = taps[i % kTapsAtOnce];
         const bool valid = (unsigned)(row + tap.y) < (unsigned)a.rows && (unsigned)(col + tap.z) < (unsigned)a.cols;
         copy_or_zero<kVec>(&image_tile[stage][m][copy_q], images + (offset + tap.x), valid);
       }
@@ -157,7 +165,7 @@ __device__ __forceinline__ void weight_acts(const Args &a) {
     const int next = step + kStages - 1;
     if (next < steps) load(stage == 0 ? kStages - 1 : stage - 1, first + next * apart);
     commit_copies();
-    product.multiply(image_tile[stage], hid_tile[stage], sum);
+    product.multiply(image_tile[stage], hid_tile[stage], sum, [] {});
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 

@@ -150,8 +150,8 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   const double arrays = 4. * p.groups * (p.channels + p.m) * p.out_rows * p.out_cols * p.n;
   double us = chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 6;
   if (p.arranged) us += kCopyStartUs + copy_us(4. * p.groups * p.channels * p.m * p.taps_y * p.taps_x);
-  // The host takes 5 to 7 us to start a kernel and to find its memory, which small layers wait for (lenet2, 32 to 128 images).
-  const double host_us = 6 * (3 * chunks + 1 + p.arranged);
+  // The host takes 4 to 5 us to start a kernel, which small layers wait for (lenet2, 32 to 128 images).
+  const double host_us = 4.5 * (3 * chunks + 1 + p.arranged);
   return us > host_us ? us : host_us;
 }
 
