@@ -10,28 +10,28 @@ from convnet_ops.kernels import KernelFamily, Row
 WINOGRAD_TILES = ((4, 3, 32), (2, 3, 27))
 # Name, pixels of a tile in one direction, tiles or filters of a block, blocks of a multiprocessor, weight.
 FFT_TILES = (
-    ("fft_12x12", 12, 32, 5, 27),
-    ("fft_16x16", 16, 32, 4, 28),
-    ("fft_24x24", 24, 16, 4, 24),
-    ("fft_32x32", 32, 16, 3, 23),
-    ("fft_40x40", 40, 8, 3, 18),
+    ("fft_12x12", 12, 32, 5, 30),
+    ("fft_16x16", 16, 32, 4, 31),
+    ("fft_24x24", 24, 16, 4, 26),
+    ("fft_32x32", 32, 16, 3, 25),
+    ("fft_40x40", 40, 8, 3, 20),
 )
 # The same of outputs. Where 8 does not divide the batch, blocks share a sector of 32 bytes in every pixel, and
 # wider ones share fewer; some are slower otherwise.
 FFT_OUTPUT_TILES = (
-    ("fft_12x12", 12, 32, 4, 27),
-    ("fft_16x16", 16, 32, 3, 28),
-    ("fft_24x24", 24, 32, 2, 24),
-    ("fft_32x32", 32, 32, 1, 23),
-    ("fft_40x40", 40, 8, 3, 18),
-    ("fft_16x16_odd", 16, 64, 2, 28),
-    ("fft_40x40_odd", 40, 24, 1, 18),
+    ("fft_12x12", 12, 32, 4, 30),
+    ("fft_16x16", 16, 32, 3, 31),
+    ("fft_24x24", 24, 32, 2, 26),
+    ("fft_32x32", 32, 32, 1, 25),
+    ("fft_40x40", 40, 8, 3, 20),
+    ("fft_16x16_odd", 16, 64, 2, 31),
+    ("fft_40x40_odd", 40, 24, 1, 20),
 )
 # Of the gradient of the filters: sums over splits take more registers.
 FFT_TAPS_TILES = tuple((name, size, lanes, blocks - 1, weight) for name, size, lanes, blocks, weight in FFT_TILES)
 
 
-def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), arguments="", fft_tiles=FFT_TILES):
+def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu"), fft_tiles=FFT_TILES):
     """One of the transforms, for every tile.
 
     A row's `window` is the taps of its tiles, 0 for those of fft.cu, which take any; its `stride` the outputs, for
@@ -41,7 +41,7 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
     rows = [
         Row(
             name="winograd_%dx%d_%dx%d" % (outputs, outputs, taps, taps),
-            template="winograd_%s<WinogradTile<%d, %d>%s>" % (kernel, outputs, taps, arguments),
+            template="winograd_%s<WinogradTile<%d, %d>>" % (kernel, outputs, taps),
             threads=256,
             blocks_per_sm=2,
             tile_n=256,
@@ -54,7 +54,7 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
     rows += [
         Row(
             name=row,
-            template="fft_%s<%d, %d%s>" % (kernel, size, lanes, arguments),
+            template="fft_%s<%d, %d>" % (kernel, size, lanes),
             threads=size // 2 * lanes,
             blocks_per_sm=blocks,
             tile_n=lanes,
@@ -77,14 +77,14 @@ def _products_family(name, struct, product, narrow=False):
         (16, 32, 1, 4, 2, 2, 14),
     ]
     one_part = [
-        (32, 32, 2, 2, 3, 2, 40),
-        (32, 32, 4, 1, 2, 2, 37),
-        (32, 32, 1, 4, 2, 2, 36),
-        (16, 32, 1, 4, 2, 3, 22),
+        (32, 32, 2, 2, 3, 2, 46),
+        (32, 32, 4, 1, 2, 2, 42),
+        (32, 32, 1, 4, 2, 2, 41),
+        (16, 32, 1, 4, 2, 3, 24),
     ]
     if narrow:
         three_parts += [(16, 48, 4, 1, 3, 2, 19), (16, 48, 2, 1, 3, 4, 16)]
-        one_part += [(16, 48, 4, 1, 3, 3, 37), (16, 48, 2, 1, 3, 4, 27)]
+        one_part += [(16, 48, 4, 1, 3, 3, 42), (16, 48, 2, 1, 3, 4, 27)]
     rows = []
     for kind, parts, tiles in (("3xtf32", 3, three_parts), ("tf32", 1, one_part)):
         for warp_m, warp_n, warps_m, warps_n, stages, blocks, weight in tiles:
@@ -112,8 +112,7 @@ FFT_PRODUCTS = _products_family("fft_products", "FftProductsArgs", "TensorByRows
 FFT_GRADIENT_PRODUCTS = _products_family(
     "fft_gradient_products", "FftGradientProductsArgs", "TensorByColumns<%d, %d, %d, %d, %d>"
 )
-PATCHES = tile_family("tile_patches", "patches", "TilePatchesArgs", arguments=", false")
-GRADIENTS = tile_family("tile_gradients", "patches", "TilePatchesArgs", arguments=", true")
-FILTERS = tile_family("tile_filters", "filters", "TileFiltersArgs")
+OPERANDS = tile_family("tile_operands", "operands", "TileOperandsArgs")
+GRADIENT_OPERANDS = tile_family("tile_operands", "operands", "TileGradientOperandsArgs")
 OUTPUTS = tile_family("tile_outputs", "outputs", "TileOutputsArgs", fft_tiles=FFT_OUTPUT_TILES)
 TAPS = tile_family("tile_taps", "taps", "TileTapsArgs", fft_tiles=FFT_TAPS_TILES)

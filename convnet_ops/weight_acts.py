@@ -152,8 +152,7 @@ class GpuWeightActs(GpuOp, WeightActs):
     params_type = gpu_params(BaseActs.params_type)
     kernel_families = (
         KernelFamily("weight_acts", ["product.cuh", "weight_acts.cu"], "WeightActsArgs", _rows()),
-        tiles.PATCHES,
-        tiles.GRADIENTS,
+        tiles.GRADIENT_OPERANDS,
         tiles.TAPS,
         tiles.FFT_GRADIENT_PRODUCTS,
         KernelFamily("weight_acts_f16", ["product.cuh", "weight_acts.cu"], "HalfWeightActsArgs", _half_rows()),

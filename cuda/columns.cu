@@ -72,11 +72,10 @@ __device__ __forceinline__ void tap_columns(const TapColumnsArgs &a) {
     wait_for_copies<kStages - 2>();
     // Also keeps a fast warp from overwriting the stage that a slow one still multiplies.
     __syncthreads();
-    product.multiply(tap_tile[stage], hid_tile[stage], sum, [&] {
-      // Past the last step zeros: without a branch these take turns with the products.
-      load(stage == 0 ? kStages - 1 : stage - 1, begin + (step + kStages - 1) * kDepth);
-      commit_copies();
-    });
+    const int next = step + kStages - 1;
+    if (next < steps) load(stage == 0 ? kStages - 1 : stage - 1, begin + next * kDepth);
+    commit_copies();
+    product.multiply(tap_tile[stage], hid_tile[stage], sum, [] {});
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 

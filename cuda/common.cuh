@@ -69,20 +69,26 @@ __device__ __forceinline__ Values<kVec> all_values(float value) {
 }
 
 // Copies kFloats (1 or 4) floats from global to shared memory, or stores zeros where `valid` is false. Both addresses
-// are aligned to the size of the copy. Asynchronous from compute capability 8.0 on; complete after wait_for_copies().
+// are aligned to the size of the copy. Where `wanted` is false nothing happens, without a branch, so that the compiler may move
+// instructions past the copy. Asynchronous from compute capability 8.0 on; complete after wait_for_copies().
 // Inline PTX stays in this file: under CUDA_EMULATOR (docs/testing.md) these functions call the emulator instead.
 template <int kFloats>
-__device__ __forceinline__ void copy_or_zero(float *shared, const float *global, bool valid) {
+__device__ __forceinline__ void copy_or_zero(float *shared, const float *global, bool valid, bool wanted = true) {
 #if defined(CUDA_EMULATOR) && __CUDA_ARCH__ >= 800
-  emulator_copy_async(shared, global, 4 * kFloats, valid);
+  if (wanted) emulator_copy_async(shared, global, 4 * kFloats, valid);
 #elif __CUDA_ARCH__ >= 800
   const unsigned address = (unsigned)__cvta_generic_to_shared(shared);
   const int bytes = valid ? 4 * kFloats : 0;
   if (kFloats == 4)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(bytes) : "memory");
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %3, 0; @p cp.async.cg.shared.global [%0], [%1], 16, %2;}" ::"r"(address),
+                 "l"(global), "r"(bytes), "r"((int)wanted)
+                 : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(global), "r"(bytes) : "memory");
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %3, 0; @p cp.async.ca.shared.global [%0], [%1], 4, %2;}" ::"r"(address),
+                 "l"(global), "r"(bytes), "r"((int)wanted)
+                 : "memory");
 #else
+  if (!wanted) return;
   if (kFloats == 4)
     *(float4 *)shared = valid ? *(const float4 *)global : make_float4(0.f, 0.f, 0.f, 0.f);
   else

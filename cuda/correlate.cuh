@@ -163,7 +163,7 @@ __device__ __forceinline__ void correlate(const Args &a) {
   };
 
   // The table is read for several copies at a time, since none of its loads passes a copy.
-  auto load = [&](int stage) {
+  auto load = [&](int stage, bool wanted) {
     constexpr int kFilterCopiesPerThread = (kFilterCopies + kThreads - 1) / kThreads;
     constexpr int kRowsPerThread = kDepth / kRowsAtOnce;
     constexpr int kTapsAtOnce = kRowsPerThread % 4 == 0 ? 4 : kRowsPerThread % 2 == 0 ? 2 : 1;
@@ -184,7 +184,7 @@ __device__ __forceinline__ void correlate(const Args &a) {
       if (kFilterCopies % kThreads == 0 || copy < kFilterCopies) {
         const bool valid = filter_rows[i] >= 0 && m_begin + m < a.m;
         const float *source = filters + filter_rows[i] * a.filter_stride + m_begin + m;
-        copy_or_zero<4>(&filter_tile[stage][row][m ^ Product::swizzle_m(row)], source, valid);
+        copy_or_zero<4>(&filter_tile[stage][row][m ^ Product::swizzle_m(row)], source, valid, wanted);
       }
     }
 #pragma unroll
@@ -200,7 +200,8 @@ __device__ __forceinline__ void correlate(const Args &a) {
         const bool valid = (unsigned)(y_begin[i] + tap.y) < (unsigned)a.rows &&
                            (unsigned)(x_begin[i] + tap.z) < (unsigned)a.cols;
         const int n = (first_copy + i * kThreads) * kVecN;
-        copy_or_zero<kVecN>(&image_tile[stage][row][n ^ Product::swizzle_n(row)], images + (offset[i] + tap.x), valid);
+        copy_or_zero<kVecN>(&image_tile[stage][row][n ^ Product::swizzle_n(row)], images + (offset[i] + tap.x), valid,
+                            wanted);
       }
     }
   };
@@ -220,7 +221,7 @@ __device__ __forceinline__ void correlate(const Args &a) {
   __syncthreads();
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) {
-    if (stage < steps) load(stage);
+    if (stage < steps) load(stage, true);
     commit_copies();
   }
 
@@ -230,15 +231,19 @@ __device__ __forceinline__ void correlate(const Args &a) {
     // Also keeps a fast warp from overwriting the stage that a slow one still multiplies.
     __syncthreads();
     describe_taps(stage, sum_begin + (step + kStages) * kDepth);
-    const auto load_next = [&] {
-      // Past the last step zeros: without a branch these take turns with the products.
-      load(stage == 0 ? kStages - 1 : stage - 1);
-      commit_copies();
-    };
+    const int free_stage = stage == 0 ? kStages - 1 : stage - 1;
+    const bool more = step + kStages - 1 < steps;
     // With two stages the copies have no more time than this step.
-    if (kStages == 2) load_next();
+    constexpr bool kLate = kStages > 2 && Product::kParts > 0;
+    if (!kLate) {
+      if (more) load(free_stage, true);
+      commit_copies();
+    }
     product.multiply(filter_tile[stage], image_tile[stage], sum, [&] {
-      if (kStages > 2) load_next();
+      if (kLate) {
+        load(free_stage, more);
+        commit_copies();
+      }
     });
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
@@ -281,8 +286,6 @@ __device__ __forceinline__ void correlate(const Args &a) {
   const bool by_fours = unpadded && (kVecN == 4 || (!kPhases && a.columns % 4 == 0 && (size_t)a.out % 16 == 0));
   int4 *const row_table = (int4 *)filter_tile;
   if (kPhases || !by_fours) {
-    // The zeros past the last step too.
-    wait_for_copies<0>();
     __syncthreads();
     for (int row = thread; row < kTileM; row += kThreads) row_table[row] = describe_row(m_begin + row);
     __syncthreads();

@@ -7,10 +7,9 @@
 // complex products, which three real ones make, in place of R * S for each output. A frequency is two elements (tiles.cuh), its
 // real part and its imaginary one.
 //
-// fft_patches  images to elements, or with kGradients gradients of the outputs to conjugate ones
-// fft_filters  filters to conjugate elements
-// fft_outputs  products to outputs
-// fft_taps     products to the gradient of the filters
+// fft_operands  images to elements, and filters or gradients of the outputs to conjugate ones
+// fft_outputs   products to outputs
+// fft_taps      products to the gradient of the filters
 //
 // Block   kLanes tiles (or filters) by kSize / 2 threads, each of which transforms two rows at once, as one complex row, and then
 //         one column; columns 0 and kSize / 2 of real rows are real, and one complex column.
@@ -302,18 +301,18 @@ struct FourierTile {
   }
 };
 
-// Stores a tile's elements, with kConjugate those of the conjugate spectrum.
-template <bool kConjugate>
+// Stores a tile's elements.
 struct FourierStore {
   float *out;     // of element 0, or NULL
   size_t stride;  // from element to element
+  float sign;     // of the imaginary parts: -1 for the conjugate spectrum
 
   __device__ __forceinline__ void real(int frequency, float value) const { complex(frequency, value, 0.f); }
   __device__ __forceinline__ void complex(int frequency, float re, float im) const {
     if (out == NULL) return;
     float *target = out + 2 * frequency * stride;
     target[0] = re;
-    target[stride] = kConjugate ? -im : im;
+    target[stride] = sign * im;
   }
 };
 
@@ -330,19 +329,17 @@ struct FourierLoad {
   }
 };
 
-template <int kSize, int kLanes, bool kGradients>
-__device__ __forceinline__ void fft_patches(const TilePatchesArgs &a) {
-  typedef FourierTile<kSize, kLanes> Tile;
-  __shared__ float memory[Tile::kShared];
-  const Tile part(memory);
-  const int i = blockIdx.x * kLanes + part.lane;
+// A tile's rows 2 * line and 2 * line + 1, where its spectrum goes, and in `rows` whether they may be other than zeros.
+template <bool kGradients, int kSize, int kLanes>
+__device__ __forceinline__ FourierStore load_patches(const TilePatchesArgs &a, const FourierTile<kSize, kLanes> &part, int block,
+                                                     float (&re)[kSize], float (&im)[kSize], bool &rows) {
+  const int i = block * kLanes + part.lane;
   const bool inside = i < a.size;
   const TilePatch patch(a, inside ? i : 0);
   const int y = 2 * part.line;
   const bool in_row = inside && patch.has_row(a, y) && (!kGradients || y < a.step_y);
   const bool in_next_row = inside && patch.has_row(a, y + 1) && (!kGradients || y + 1 < a.step_y);
   const float *source = patch.source + y * patch.row_step;
-  float re[kSize], im[kSize];
 #pragma unroll
   for (int x = 0; x < kSize; ++x) {
     const bool in_col = patch.has_col(a, x) && (!kGradients || x < a.step_x);
@@ -350,26 +347,23 @@ __device__ __forceinline__ void fft_patches(const TilePatchesArgs &a) {
     im[x] = in_col && in_next_row ? source[patch.row_step + x * patch.col_step] : 0.f;
   }
   // Of images nearly all threads have rows, and asking takes registers.
-  const bool rows = !kGradients || in_row || in_next_row;
-  part.forward(re, im, rows, FourierStore<kGradients>{inside ? a.out + i : NULL, (size_t)a.size});
+  rows = !kGradients || in_row || in_next_row;
+  return FourierStore{inside ? a.out + i : NULL, (size_t)a.size, kGradients ? -1.f : 1.f};
 }
 
 template <int kSize, int kLanes>
-__device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
-  typedef FourierTile<kSize, kLanes> Tile;
-  constexpr int kElements = 2 * Tile::kFrequencies;
-  __shared__ float memory[Tile::kShared];
-  const Tile part(memory);
-  const int i = blockIdx.x * kLanes + part.lane;
+__device__ __forceinline__ FourierStore load_others(const TileOperandsArgs &a, const FourierTile<kSize, kLanes> &part, int block,
+                                                    float (&re)[kSize], float (&im)[kSize], bool &rows) {
+  constexpr int kElements = 2 * FourierTile<kSize, kLanes>::kFrequencies;
+  const int i = block * kLanes + part.lane;
   int last, filter;
-  const int outer = a.by_stride.divide(min(i, a.size - 1), last);
+  const int outer = a.by_stride.divide(min(i, a.filters_size - 1), last);
   const TilePhase phase(outer, a.by_phases, a.by_phases_x);
   const int group = a.by_group.divide(last, filter);
-  const bool inside = i < a.size && filter < a.m;
+  const bool inside = i < a.filters_size && filter < a.m;
   const int r = 2 * part.line * a.stride_y + phase.y, next_r = r + a.stride_y;
   const float *source =
       a.filters + (phase.channel * a.taps_y * a.taps_x + phase.x) * a.source_stride + group * a.source_group + filter;
-  float re[kSize], im[kSize];
 #pragma unroll
   for (int x = 0; x < kSize; ++x) {
     const int s = x * a.by_phases_x.value;
@@ -377,8 +371,29 @@ __device__ __forceinline__ void fft_filters(const TileFiltersArgs &a) {
     re[x] = in_cols && r < a.taps_y ? source[(r * a.taps_x + s) * a.source_stride] : 0.f;
     im[x] = in_cols && next_r < a.taps_y ? source[(next_r * a.taps_x + s) * a.source_stride] : 0.f;
   }
-  float *out = i < a.size ? a.out + outer * kElements * a.by_stride.value + last : NULL;
-  part.forward(re, im, inside && r < a.taps_y, FourierStore<true>{out, (size_t)a.by_stride.value});
+  float *out = i < a.filters_size ? a.filters_out + outer * kElements * a.by_stride.value + last : NULL;
+  rows = inside && r < a.taps_y;
+  return FourierStore{out, (size_t)a.by_stride.value, -1.f};
+}
+
+template <int kSize, int kLanes>
+__device__ __forceinline__ FourierStore load_others(const TileGradientOperandsArgs &a,
+                                                    const FourierTile<kSize, kLanes> &part, int block, float (&re)[kSize],
+                                                    float (&im)[kSize], bool &rows) {
+  return load_patches<true>(gradient_patches(a), part, block, re, im, rows);
+}
+
+template <int kSize, int kLanes, typename Args>
+__device__ __forceinline__ void fft_operands(const Args &a) {
+  typedef FourierTile<kSize, kLanes> Tile;
+  __shared__ float memory[Tile::kShared];
+  const Tile part(memory);
+  const int block = blockIdx.x;
+  float re[kSize], im[kSize];
+  bool rows;
+  const FourierStore store = block < a.patch_blocks ? load_patches<false>(a, part, block, re, im, rows)
+                                                    : load_others(a, part, block - a.patch_blocks, re, im, rows);
+  part.forward(re, im, rows, store);
 }
 
 template <int kSize, int kLanes, typename Args>

@@ -44,8 +44,8 @@ struct SumPartialsArgs {
 __device__ __forceinline__ float finish_partial(const SumPartialsArgs &, int i, float sum) { return sum; }
 
 // out[i] = sum over splits of partials[split, i]. `ways` threads share an element: each adds every ways-th split, in order,
-// and their sums are added in order. So the grouping depends on nothing but the number of splits. A thread reads 8 at once, as it
-// would else wait for each.
+// and their sums are added by halves. So the grouping depends on nothing but the number of splits. A thread reads 16 at once, as
+// it would else wait for each.
 template <typename Args>
 __device__ __forceinline__ void sum_partials(const Args &a) {
   __shared__ float sums[256];
@@ -53,22 +53,24 @@ __device__ __forceinline__ void sum_partials(const Args &a) {
   const int lane = threadIdx.x % width, way = threadIdx.x / width;
   const int i = blockIdx.x * width + lane;
   float sum = 0.f;
-  for (int first = way; first < a.splits; first += 8 * a.ways) {
-    float values[8];
+  for (int first = way; first < a.splits; first += 16 * a.ways) {
+    float values[16];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < 16; ++j) {
       const int split = first + j * a.ways;
       values[j] = i < a.size && split < a.splits ? a.partials[(size_t)split * a.size + i] : 0.f;
     }
 #pragma unroll
-    for (int j = 0; j < 8; ++j) sum += values[j];
+    for (int j = 0; j < 16; ++j) sum += values[j];
   }
   sums[threadIdx.x] = sum;
-  __syncthreads();
+  for (int half = a.ways / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (way < half) sums[threadIdx.x] += sums[threadIdx.x + half * width];
+  }
   if (way == 0 && i < a.size) {
-    for (int other = 1; other < a.ways; ++other) sum += sums[other * width + lane];
     int column;
     const int row = a.by_inner.divide(i, column);
-    a.out[row * a.pitch + column] = finish_partial(a, i, sum);
+    a.out[row * a.pitch + column] = finish_partial(a, i, sums[lane]);
   }
 }

@@ -2,8 +2,7 @@
 // `elements` matrices, each of which is a product of its own, of filters with channels: correlate.cuh and weight_acts.cu compute
 // them as that many groups.
 //
-// patches    images to elements, or gradients of the outputs to elements
-// filters    filters to elements
+// operands   images and filters to elements, or images and gradients of the outputs
 // outputs    products to outputs
 // taps       for the gradient of the filters: products to taps
 //
@@ -81,21 +80,43 @@ struct TilePatch {
   }
 };
 
-struct TileFiltersArgs {
+// Both operands of a product, transformed by one kernel: blocks from patch_blocks on have filters, or gradients of the outputs.
+struct TileOperandsArgs : TilePatchesArgs {
   const float *filters;  // (channels, taps_y, taps_x, source_stride): group g's are m columns from g * source_group on
-  float *out;            // (channels, phases, elements, groups, filter_group)
+  float *filters_out;    // (channels, phases, elements, groups, filter_group)
+  int patch_blocks;
   int taps_y;
   int taps_x;
   int m;                 // filters of one group
   int source_stride;
   int source_group;
-  int stride_y;
-  int size;              // channels * phases * groups * filter_group
+  int filters_size;      // channels * phases * groups * filter_group
   Divisor by_stride;     // groups * filter_group
   Divisor by_group;      // filter_group, divisible by 4: what m lacks is zeros
-  Divisor by_phases;     // stride_y * stride_x
-  Divisor by_phases_x;   // stride_x
 };
+
+struct TileGradientOperandsArgs : TilePatchesArgs {
+  const float *gradients;  // (filters, out_rows, out_cols, n)
+  float *gradients_out;    // (elements, filters, tile rows, tile cols, padded n)
+  int patch_blocks;
+  int out_rows;
+  int out_cols;
+  int gradients_size;      // of an element
+};
+
+// The gradients as images without padding and stride.
+__device__ __forceinline__ TilePatchesArgs gradient_patches(const TileGradientOperandsArgs &a) {
+  TilePatchesArgs result = a;
+  result.images = a.gradients;
+  result.out = a.gradients_out;
+  result.rows = a.out_rows;
+  result.cols = a.out_cols;
+  result.pad_y = result.pad_x = 0;
+  result.stride_y = 1;
+  result.size = a.gradients_size;
+  result.by_phases = result.by_phases_x = Divisor{1, 0, 0};
+  return result;
+}
 
 struct TileOutputsArgs {
   const float *products; // (elements, channels, phases, tile rows, tile cols, padded n)

@@ -109,7 +109,18 @@ __device__ __forceinline__ void weight_acts(const Args &a) {
   const int copy_q = thread % kCopiesPerRow * kVec;
   const int copy_row = thread / kCopiesPerRow;
 
+  // The table is read for several copies at a time, since none of its loads passes a copy; where registers are few, for one.
+  constexpr int kImageCopies = (kTileM + kRowsAtOnce - 1) / kRowsAtOnce;
+  constexpr int kTapsAtOnce = Product::kParts == 3 && kTileM > 64 ? 1 : kImageCopies < 4 ? kImageCopies : 4;
+  int4 taps[kTapsAtOnce];
+  const auto read_taps = [&](int first) {
+#pragma unroll
+    for (int j = 0; j < kTapsAtOnce; ++j)
+      taps[j] = *(const int4 *)tap_table[min(copy_row + (first + j) * kRowsAtOnce, kTileM - 1)];
+  };
+
   auto load = [&](int stage, int q_step) {
+    read_taps(0);
     const int q = q_step + copy_q;
     int image, x;
     const int pixel = a.by_n.divide(q, image);
@@ -118,17 +129,10 @@ __device__ __forceinline__ void weight_acts(const Args &a) {
     const int col = x * a.stride_x - a.pad_x;
     const int offset = (first_row * a.cols + col) * n + image;
     const int row = q < a.length ? first_row : -2 * kOutside;
-    // The table is read for several copies at a time, since none of its loads passes a copy.
-    constexpr int kImageCopies = (kTileM + kRowsAtOnce - 1) / kRowsAtOnce;
-    constexpr int kTapsAtOnce = Product::kParts == 3 ? 1 : kImageCopies < 4 ? kImageCopies : 4;
-    int4 taps[kTapsAtOnce];
 #pragma unroll
     for (int i = 0; i < kImageCopies; ++i) {
       const int m = copy_row + i * kRowsAtOnce;
-      if (i % kTapsAtOnce == 0) {
-#pragma unroll
-        for (int j = 0; j < kTapsAtOnce; ++j) taps[j] = *(const int4 *)tap_table[min(m + j * kRowsAtOnce, kTileM - 1)];
-      }
+      if (i > 0 && i % kTapsAtOnce == 0) read_taps(i);
       if (kTileM % kRowsAtOnce == 0 || m < kTileM) {
         const int4 tap = taps[i % kTapsAtOnce];
         const bool valid = (unsigned)(row + tap.y) < (unsigned)a.rows && (unsigned)(col + tap.z) < (unsigned)a.cols;

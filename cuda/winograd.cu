@@ -6,10 +6,9 @@
 //
 // Each element of the kSize x kSize matrices is a product of its own (tiles.cuh). The kernels here go into and out of that form:
 //
-// winograd_patches  images to Bt patch B, or with kGradients gradients of the outputs to A gradient At
-// winograd_filters  filters to G filters Gt
-// winograd_outputs  products to outputs
-// winograd_taps     products to Gt product G
+// winograd_operands  images to Bt patch B, and filters to G filters Gt or gradients of the outputs to A gradient At
+// winograd_outputs   products to outputs
+// winograd_taps      products to Gt product G
 //
 // Filters with fewer taps are filled up with zeros.
 //
@@ -92,9 +91,9 @@ __device__ __forceinline__ void transform(Matrix matrix, const float (&in)[kCols
 }
 
 template <typename Tile, bool kGradients>
-__device__ __forceinline__ void winograd_patches(const TilePatchesArgs &a) {
+__device__ __forceinline__ void winograd_patches(const TilePatchesArgs &a, int block) {
   constexpr int kPatch = kGradients ? Tile::kOutputs : Tile::kSize;
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  const int i = block * blockDim.x + threadIdx.x;
   if (i >= a.size) return;
   const TilePatch from(a, i);
   float patch[kPatch][kPatch], transformed[Tile::kSize][Tile::kSize];
@@ -111,10 +110,10 @@ __device__ __forceinline__ void winograd_patches(const TilePatchesArgs &a) {
 }
 
 template <typename Tile>
-__device__ __forceinline__ void winograd_filters(const TileFiltersArgs &a) {
+__device__ __forceinline__ void winograd_others(const TileOperandsArgs &a, int block) {
   constexpr int kElements = Tile::kSize * Tile::kSize;
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= a.size) return;
+  const int i = block * blockDim.x + threadIdx.x;
+  if (i >= a.filters_size) return;
   int last, filter;
   const int outer = a.by_stride.divide(i, last);
   const TilePhase phase(outer, a.by_phases, a.by_phases_x);
@@ -132,8 +131,22 @@ __device__ __forceinline__ void winograd_filters(const TileFiltersArgs &a) {
   transform<Tile::kSize, Tile::kTaps>([](int r, int c) { return Tile::g(r, c); }, taps, transformed);
 #pragma unroll
   for (int e = 0; e < kElements; ++e)
-    a.out[(outer * kElements + e) * a.by_stride.value + last] =
+    a.filters_out[(outer * kElements + e) * a.by_stride.value + last] =
         two_tf32_parts(transformed[e / Tile::kSize][e % Tile::kSize]);
+}
+
+template <typename Tile>
+__device__ __forceinline__ void winograd_others(const TileGradientOperandsArgs &a, int block) {
+  winograd_patches<Tile, true>(gradient_patches(a), block);
+}
+
+template <typename Tile, typename Args>
+__device__ __forceinline__ void winograd_operands(const Args &a) {
+  const int block = blockIdx.x;
+  if (block < a.patch_blocks)
+    winograd_patches<Tile, false>(a, block);
+  else
+    winograd_others<Tile>(a, block - a.patch_blocks);
 }
 
 template <typename Tile, typename Args>

@@ -249,7 +249,7 @@ MORE_LAYERS = [
 
 
 def tiles_allow(problem, tile):
-    """Whether the tiles of a row of `tile_patches` do a problem."""
+    """Whether the tiles of a row of `tile_operands` do a problem."""
     stride = problem.stride if isinstance(problem.stride, tuple) else (problem.stride,) * 2
     rows, cols = (-(-size // apart) for size, apart in zip(problem.filters[1:3], stride))
     if tile.window == 0:

@@ -85,7 +85,7 @@ def gpu(op, all_rows, number=0):
     if all_rows:
         tf32 = getattr(op, "tf32", False)
         rows = [row for row in families[0].rows if row.name != "plain" and bool(row.tf32) == tf32]
-        tiles = [row for family in families if family.name == "tile_patches" for row in family.rows]
+        tiles = [row for family in families if family.name == "tile_operands" for row in family.rows]
         # Slow checks take half of a convolution's rows a problem: of two adjacent tiles one, with both its loads.
         if tiles and os.environ.get("CONVNET_OPS_TIERS") == "quick":
             rows = [row for i, row in enumerate(rows) if i // 2 % 2 == number % 2]
@@ -112,7 +112,7 @@ def row_of(op, processor):
     """The row that a processor forces, or None."""
     families = GPU_TWINS[type(op)].kernel_families
     wanted, _, name = processor.variant.split(",")[0].partition("=")
-    wanted = {"tiles": "tile_patches"}.get(wanted, wanted)
+    wanted = {"tiles": "tile_operands"}.get(wanted, wanted)
     return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
 
 

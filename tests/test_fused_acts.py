@@ -69,12 +69,12 @@ def check_gpu_values(problem, activation):
     gpu_or_skip()
     rows = [Processor("gpu", "fused_filter_acts=%s" % row) for row in ROWS]
     # One size of Fourier transforms with each problem, with both rows of its outputs if it has two.
-    sizes = [row for row in tiles.PATCHES.rows if row.window == 0]
+    sizes = [row for row in tiles.OPERANDS.rows if row.window == 0]
     outputs = [row.name for row in tiles.OUTPUTS.rows]
     number = PROBLEMS.index(problem) % len(sizes)
     possible = [
         row
-        for row in tiles.PATCHES.rows
+        for row in tiles.OPERANDS.rows
         if problems.tiles_allow(problem, row) and (row.window > 0 or row is sizes[number])
     ]
     for name in (row.name for row in possible):

@@ -173,7 +173,7 @@ def plan(
     op = GpuWeightActs if gradient else GpuFilterActs
     families = {family.name: family for family in op.kernel_families}
     tables = (
-        ("tiles", "tile_patches"),
+        ("tiles", "tile_operands"),
         ("products", "weight_acts" if gradient else "filter_acts"),
         ("fft_products", "fft_gradient_products" if gradient else "fft_products"),
     )

@@ -80,7 +80,7 @@ int half_correlation(const char *op, const GpuRows &table, const Correlation &c,
 
 // A correlation by the tiles of `plan`, of its images, from images and filters as they are: c says how the filters lie, and c.n is
 // the images' own; `family` is that of the direct kernels. launch_outputs(row, grid) launches the last transform, a row of
-// outputs_rows, with *outputs; the others are those of tile_patches, tile_filters and, for products, filter_acts or fft_products.
+// outputs_rows, with *outputs; the others are those of tile_operands and, for products, filter_acts or fft_products.
 template <typename OutputsArgs, typename Launch>
 int tile_correlation(const char *op, const char *family, const TilePlan &plan, const Correlation &c, bool tf32,
                      PyGpuArrayObject *images, PyGpuArrayObject *filters, PyGpuArrayObject *out,
@@ -93,11 +93,11 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   const Workspace workspace(op, {patches_dims, products_dims, filters_dims}, context);
   if (workspace.failed()) return -1;
   const DeviceArray patches = workspace.part(0), products = workspace.part(1), transformed = workspace.part(2);
-  print_plan(tile_patches_rows(), plan, family,
+  print_plan(tile_operands_rows(), plan, family,
              array_bytes(patches_dims) + array_bytes(products_dims) + array_bytes(filters_dims));
-  const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
-  // Tiles, or filters, of a block of the first transforms.
-  const int at_once = tile_patches_rows().rows[plan.row].tile_n;
+  const bool fft = is_fft(tile_operands_rows().rows[plan.row]);
+  // Tiles, or filters, of a block.
+  const int at_once = tile_operands_rows().rows[plan.row].tile_n;
   const npy_int64 outputs_size = c.groups * c.m * plan.chunk_rows * plan.tile_cols * plan.n;
   const int outputs_row = choose_outputs_row(outputs_rows, plan.row, c.n, outputs_size, card_of(context));
   if (outputs_row < 0) {
@@ -110,22 +110,17 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   }
   size_t grid[3];
 
-  TileFiltersArgs filters_args;
-  filters_args.filters = device_array(filters);
-  filters_args.out = transformed;
-  filters_args.taps_y = (int)c.taps_y;
-  filters_args.taps_x = (int)c.taps_x;
-  filters_args.m = (int)c.m;
-  filters_args.source_stride = (int)c.filter_stride;
-  filters_args.source_group = (int)c.filter_group;
-  filters_args.size = (int)(filters_dims[0] * c.groups * filter_group);
-  filters_args.by_stride = make_divisor(c.groups * filter_group);
-  filters_args.by_group = make_divisor(filter_group);
-  filters_args.stride_y = (int)c.stride_y;
-  filters_args.by_phases = make_divisor(c.stride_y * c.stride_x);
-  filters_args.by_phases_x = make_divisor(c.stride_x);
-  elementwise_grid(filters_args.size, at_once, grid);
-  if (tile_filters_launch(plan.row, grid, &filters_args, context) != 0) return -1;
+  TileOperandsArgs operands;
+  operands.filters = device_array(filters);
+  operands.filters_out = transformed;
+  operands.taps_y = (int)c.taps_y;
+  operands.taps_x = (int)c.taps_x;
+  operands.m = (int)c.m;
+  operands.source_stride = (int)c.filter_stride;
+  operands.source_group = (int)c.filter_group;
+  operands.filters_size = (int)(filters_dims[0] * c.groups * filter_group);
+  operands.by_stride = make_divisor(c.groups * filter_group);
+  operands.by_group = make_divisor(filter_group);
 
   Correlation product = {};
   product.groups = plan.elements * c.groups;
@@ -137,14 +132,14 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
   product.filter_stride = product.groups * filter_group;
   product.taps_y = product.taps_x = product.stride_y = product.stride_x = product.phases_y = product.phases_x = 1;
   product.grid_cols = product.out_cols = plan.tile_cols;
-  ProductShape shape = tile_product(plan, tile_patches_rows().rows[plan.row], problem);
+  ProductShape shape = tile_product(plan, tile_operands_rows().rows[plan.row], problem);
 
   for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
     const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
-    TilePatchesArgs patches_args;
-    fill_patches_args(plan, images, c, first, rows, patches, &patches_args);
-    elementwise_grid(patches_args.size, at_once, grid);
-    if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+    fill_patches_args(plan, images, c, first, rows, patches, &operands);
+    // The filters of the first rows of tiles are those of the others.
+    operands_grid(first == 0 ? operands.filters_size : 0, at_once, &operands, grid);
+    if (tile_operands_launch(plan.row, grid, &operands, context) != 0) return -1;
 
     shape.n = rows * plan.tile_cols * plan.n;
     if (fft) {
@@ -211,7 +206,7 @@ int tile_correlation(const char *op, const char *family, const TilePlan &plan, c
 template <typename Run>
 int run_correlation_plan(const GpuRows &direct_rows, const ProductShape &direct, const GpuRows &rest_rows, const Correlation &c,
                          bool arranged, PyGpuArrayObject *out, PyGpuContextObject *context, Run run) {
-  const TileTables tables = {tile_patches_rows(), filter_acts_rows(), fft_products_rows()};
+  const TileTables tables = {tile_operands_rows(), filter_acts_rows(), fft_products_rows()};
   // Two kernels more, each of them short: so much alex3, alex4 and alex5 took, forward, with one image more than 128.
   const auto rest_us = [&](npy_int64 images) {
     Correlation rest = c;

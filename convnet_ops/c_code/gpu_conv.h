@@ -391,8 +391,7 @@ static inline void streaming_grid(npy_int64 tiles, const GpuRow &row, const Card
   grid[1] = grid[2] = 1;
 }
 
-// The arguments of tile_patches for the images of a correlation, or for its gradients: of tile_rows rows of tiles from first_row
-// on.
+// The arguments of tile_operands for the images of a correlation: of tile_rows rows of tiles from first_row on.
 template <typename Args>
 static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, const Correlation &c, npy_int64 first_row,
                               npy_int64 tile_rows, const DeviceArray &out, Args *args) {
@@ -413,6 +412,14 @@ static void fill_patches_args(const TilePlan &plan, PyGpuArrayObject *images, co
   args->by_tile_rows = make_divisor(tile_rows);
   args->by_phases = make_divisor(c.stride_y * c.stride_x);
   args->by_phases_x = make_divisor(c.stride_x);
+}
+
+// The grid of tile_operands for these patches and `others` filters or gradients: `at_once` to a block.
+template <typename Args>
+static void operands_grid(npy_int64 others, int at_once, Args *args, size_t *grid) {
+  elementwise_grid(args->size, at_once, grid);
+  args->patch_blocks = (int)grid[0];
+  grid[0] += (others + at_once - 1) / at_once;
 }
 
 // As print_choice.

@@ -26,7 +26,7 @@ struct TileTables {
 };
 
 struct TilePlan {
-  int row;                        // of tile_patches and its like; -1: none
+  int row;                        // of tile_operands and its like; -1: none
   long long elements;             // of a tile: so many products of matrices there are
   long long step_y, step_x;       // from tile to tile: their outputs
   long long tile_rows, tile_cols;
@@ -145,13 +145,13 @@ static inline double tile_cost(const TilePlan &plan, const TileProblem &p, const
   if (filters > 2147483648.) return -1;  // as in plan_tiles
   double products_us = row_cost(products.rows[choice.row], shape, choice.splits, card);
   // Products of Fourier transforms are short: most wait for memory.
-  const double moved_us = (before + after + filters) / chunks / 3.2e6;
+  const double moved_us = (before + after + filters) / chunks / 3.5e6;
   if (is_fft(tile) && products_us < moved_us) products_us = moved_us;
   const double arrays = 4. * p.groups * (p.channels + p.m) * p.out_rows * p.out_cols * p.n;
-  double us = chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 6;
+  double us = chunks * (6 + products_us) + (before + after + filters + arrays) / (1e5 * tile.weight) + 3;
   if (p.arranged) us += kCopyStartUs + copy_us(4. * p.groups * p.channels * p.m * p.taps_y * p.taps_x);
   // The host takes 4 to 5 us to start a kernel, which small layers wait for (lenet2, 32 to 128 images).
-  const double host_us = 4.5 * (3 * chunks + 1 + p.arranged);
+  const double host_us = 4.5 * (3 * chunks + p.arranged);
   return us > host_us ? us : host_us;
 }
 

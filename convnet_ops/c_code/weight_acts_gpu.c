@@ -130,25 +130,19 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
                          PyGpuArrayObject *images, PyGpuArrayObject *hid_grads, PyGpuArrayObject *gradient,
                          PyGpuArrayObject **partials, PyGpuContextObject *context) {
   const npy_int64 filters = s.groups * s.filters;
-  // The images as FilterActs takes them, and the gradients of its outputs.
+  // The images as FilterActs takes them.
   const Correlation c = forward_correlation(&s);
-  Correlation outputs = c;
-  outputs.channels = s.filters;
-  outputs.rows = s.out_rows;
-  outputs.cols = s.out_cols;
-  outputs.stride_y = outputs.stride_x = 1;
-  outputs.pad_y = outputs.pad_x = 0;
   const npy_int64 copy_dims[5] = {1, s.channels, s.filter_rows, s.filter_cols, filters};
   const npy_int64 patches_dims[4] = {plan.elements * s.groups * problem.channels, plan.chunk_rows, plan.tile_cols, plan.n};
   const npy_int64 gradients_dims[4] = {plan.elements * filters, plan.chunk_rows, plan.tile_cols, plan.n};
   if (prepare_output(op, "partial sums", partials, 5, copy_dims, context) != 0) return -1;
 
-  const bool fft = is_fft(tile_patches_rows().rows[plan.row]);
+  const bool fft = is_fft(tile_operands_rows().rows[plan.row]);
   const GpuRows table = fft ? fft_gradient_products_rows() : weight_acts_rows();
-  ProductShape shape = tile_gradient_product(plan, tile_patches_rows().rows[plan.row], problem);
+  ProductShape shape = tile_gradient_product(plan, tile_operands_rows().rows[plan.row], problem);
   if (prints_config()) {
     const npy_int64 splits = tile_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
-    print_plan(tile_patches_rows(), plan, "weight_acts",
+    print_plan(tile_operands_rows(), plan, "weight_acts",
                array_bytes(patches_dims) + array_bytes(gradients_dims) +
                    4 * splits * problem.channels * plan.elements * filters);
   }
@@ -157,18 +151,20 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
     const Workspace workspace(op, {patches_dims, gradients_dims, sums_dims}, context);
     if (workspace.failed()) return -1;
     const DeviceArray patches = workspace.part(0), gradients = workspace.part(1), sums = workspace.part(2);
-    const int at_once = tile_patches_rows().rows[plan.row].tile_n;
+    const int at_once = tile_operands_rows().rows[plan.row].tile_n;
     size_t grid[3];
     npy_int64 splits = 0;
     for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
       const npy_int64 rows = std::min<npy_int64>(plan.chunk_rows, plan.tile_rows - first);
-      TilePatchesArgs patches_args;
-      fill_patches_args(plan, images, c, first, rows, patches, &patches_args);
-      elementwise_grid(patches_args.size, at_once, grid);
-      if (tile_patches_launch(plan.row, grid, &patches_args, context) != 0) return -1;
-      fill_patches_args(plan, hid_grads, outputs, first, rows, gradients, &patches_args);
-      elementwise_grid(patches_args.size, at_once, grid);
-      if (tile_gradients_launch(plan.row, grid, &patches_args, context) != 0) return -1;
+      TileGradientOperandsArgs operands;
+      fill_patches_args(plan, images, c, first, rows, patches, &operands);
+      operands.gradients = device_array(hid_grads);
+      operands.gradients_out = gradients;
+      operands.out_rows = (int)s.out_rows;
+      operands.out_cols = (int)s.out_cols;
+      operands.gradients_size = (int)(filters * rows * plan.tile_cols * plan.n);
+      operands_grid(operands.gradients_size, at_once, &operands, grid);
+      if (tile_operands_launch(plan.row, grid, &operands, context) != 0) return -1;
 
       const npy_int64 columns = rows * plan.tile_cols * plan.n;
       const npy_int64 sums_offset = 4 * splits * problem.channels * plan.elements * filters;
@@ -300,7 +296,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   if (choose_halves(params->float16 != 0, half_table, halves, table, shape, params->context, *gradient, run_halves, run_direct,
                     &by_halves) != 0)
     return -1;
-  const TileTables tables = {tile_patches_rows(), table, fft_gradient_products_rows()};
+  const TileTables tables = {tile_operands_rows(), table, fft_gradient_products_rows()};
   const auto no_rest = [](npy_int64) { return -1.; };  // a sum over all images is best cut elsewhere
   return run_plan(tables, problem, true, by_halves ? half_table : table, by_halves ? halves : shape, params->context, *gradient,
                   no_rest,
