@@ -252,12 +252,13 @@ def test_tiles_fit_the_images():
 
 
 def test_tiles_wait_for_the_host():
-    # lenet2 with 64 images: the card would take less than the host takes to start four kernels.
-    assert plan(False, 1, 32, 64, 64, 8, 5, limit=23) is None
-    assert plan(False, 1, 32, 64, 64, 8, 5, limit=25)["row"] == "fft_12x12"
+    # lenet2 with 32 images: the card would take less than the host takes to start three kernels.
+    assert plan(False, 1, 32, 64, 32, 8, 5, limit=13) is None
+    assert plan(False, 1, 32, 64, 32, 8, 5, limit=14)["row"] == "fft_12x12"
     # Its gradient of the images has the filters' arrangement before it.
-    assert plan(False, 1, 64, 32, 32, 12, 5, limit=25) is not None
-    assert plan(False, 1, 64, 32, 32, 12, 5, limit=29, arranged=True) is None
+    assert plan(False, 1, 64, 32, 4, 12, 5, limit=14) is not None
+    assert plan(False, 1, 64, 32, 4, 12, 5, limit=17, arranged=True) is None
+    assert plan(False, 1, 64, 32, 4, 12, 5, limit=19, arranged=True) is not None
 
 
 def test_tiles_leave_few_images():
