@@ -391,6 +391,17 @@ __device__ __forceinline__ void fft_operands(const Args &a) {
   const int block = blockIdx.x;
   float re[kSize], im[kSize];
   bool rows;
+  // The code of the transform once for both, but not where it would spill.
+  if (kSize == 24 || kSize == 40) {
+    if (block < a.patch_blocks) {
+      const FourierStore store = load_patches<false>(a, part, block, re, im, rows);
+      part.forward(re, im, rows, store);
+    } else {
+      const FourierStore store = load_others(a, part, block - a.patch_blocks, re, im, rows);
+      part.forward(re, im, rows, store);
+    }
+    return;
+  }
   const FourierStore store = block < a.patch_blocks ? load_patches<false>(a, part, block, re, im, rows)
                                                     : load_others(a, part, block - a.patch_blocks, re, im, rows);
   part.forward(re, im, rows, store);
