@@ -301,9 +301,9 @@ def main(arguments):
         print(table)
         return
     with open(arguments[1], encoding="utf-8") as file:
-        text = file.read()
+        text = replace_table(file.read(), target, table)
     with open(arguments[1], "w", encoding="utf-8") as file:
-        file.write(replace_table(text, target, table))
+        file.write(text)
 
 
 if __name__ == "__main__":
