@@ -69,7 +69,7 @@ def tile_family(name, kernel, struct, files=("tiles.cuh", "winograd.cu", "fft.cu
 def _products_family(name, struct, product, narrow=False):
     """The complex products of FFT_TILES, with `product` of cuda/product.cuh; `narrow`: by 48 columns too."""
     # warp_m, warp_n, warps_m, warps_n, stages, blocks_per_sm, weight; of three parts, then of one. A weight counts a
-    # complex product as one; those of 64 x 64 and, of three parts, 64 x 48 are measured, the others put beside them.
+    # complex product as one; those of 64 x 64 are by what layers take, the others put beside them.
     three_parts = [
         (32, 32, 2, 2, 3, 2, 20),
         (32, 32, 4, 1, 2, 2, 19),
@@ -113,6 +113,6 @@ FFT_GRADIENT_PRODUCTS = _products_family(
     "fft_gradient_products", "FftGradientProductsArgs", "TensorByColumns<%d, %d, %d, %d, %d>"
 )
 OPERANDS = tile_family("tile_operands", "operands", "TileOperandsArgs")
-GRADIENT_OPERANDS = tile_family("tile_operands", "operands", "TileGradientOperandsArgs")
+GRADIENT_OPERANDS = tile_family("tile_gradient_operands", "operands", "TileGradientOperandsArgs")
 OUTPUTS = tile_family("tile_outputs", "outputs", "TileOutputsArgs", fft_tiles=FFT_OUTPUT_TILES)
 TAPS = tile_family("tile_taps", "taps", "TileTapsArgs", fft_tiles=FFT_TAPS_TILES)

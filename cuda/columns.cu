@@ -75,7 +75,7 @@ __device__ __forceinline__ void tap_columns(const TapColumnsArgs &a) {
     const int next = step + kStages - 1;
     if (next < steps) load(stage == 0 ? kStages - 1 : stage - 1, begin + next * kDepth);
     commit_copies();
-    product.multiply(tap_tile[stage], hid_tile[stage], sum, [] {});
+    product.multiply(tap_tile[stage], hid_tile[stage], sum);
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 

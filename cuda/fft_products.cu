@@ -28,8 +28,10 @@ struct FftProductsArgs {
 
 // The tiles that a block multiplies, and the copies of their operands to shared memory: load(step, stage) copies those of one of
 // a tile's `steps`; begin(tile) says that the loads of another tile begin, of which there is none from number `tiles` on: zeros.
-// finish(tile) stores the sums and clears them.
-template <int kStages, bool kEarly, typename Product, typename A, typename B, typename Sum, typename Begin, typename Load, typename Finish>
+// finish(tile) stores the sums and clears them. kEarly: the copies are begun before the operands of a step's products are read, not
+// after (product.cuh); either is the faster for one of the kernels.
+template <int kStages, bool kEarly, typename Product, typename A, typename B, typename Sum, typename Begin, typename Load,
+          typename Finish>
 __device__ __forceinline__ void multiply_tiles(const Product &product, const A (&a)[kStages], const B (&b)[kStages], Sum &sum,
                                                int tiles, int steps, Begin begin, Load load, Finish finish) {
   int next_tile = blockIdx.x, next_step = 0;

@@ -9,8 +9,8 @@
 //            2022). An infinite operand gives NaN, since its low part is inf - inf. kParts = 2: an operand is a word of two
 //            halves (halves.cu), adjacent in the sum, which are multiplied as they are; k counts words.
 //
-// multiply() calls between() once the operands of the first products are under way to registers: copies to shared memory that are
-// begun there take turns with the products, where before them they would hold these up.
+// Where multiply() or multiply_complex() takes between(), it calls it once the operands of the first products are under way to
+// registers: copies to shared memory that are begun there take turns with the products, where before them they would hold these up.
 //
 // Tiles that lie as [k][m] and [k][n] (ByRows) are read four adjacent values at a time; which row of the tensor core's
 // matrix such a value becomes is free, so that a thread's sums come out as four adjacent columns too. Rows of the tile
@@ -297,10 +297,9 @@ struct FmaByColumns {
   __device__ __forceinline__ int row(int i) const { return m + 4 * i; }
   __device__ __forceinline__ int column(int j) const { return n + 8 * j; }
 
-  template <int kRow, typename Between>
+  template <int kRow>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][kRow], const float (&b)[kTileN][kRow],
-                                           float (&sum)[kRows][kColumns], Between between) const {
-    between();
+                                           float (&sum)[kRows][kColumns]) const {
 #pragma unroll
     for (int k = 0; k < kRow - kPad; k += 4) {
       float4 w[8];
@@ -361,12 +360,11 @@ struct TensorByColumns {
       *(float4 *)operands.b[j] = *(const float4 *)&b[warp_n + j / 2 * 16 + g / 2 * 4 + j % 2 * 2 + g % 2][4 * t];
   }
 
-  template <int kRow, typename Between>
+  template <int kRow>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][kRow], const float (&b)[kTileN][kRow],
-                                           float (&sum)[kRows][kColumns], Between between) const {
+                                           float (&sum)[kRows][kColumns]) const {
     Operands operands;
     read(a, b, operands);
-    between();
     multiply_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
         [&](int i, int c, int e) { return operands.a[2 * i + e % 2][2 * c + e / 2]; },
         [&](int j, int c, int e) { return operands.b[j][2 * c + e]; },
@@ -406,9 +404,8 @@ struct TensorMixed {
   // Lane t reads row 4 t and the three after it.
   __device__ __forceinline__ static int swizzle_n(int k) { return (k / 4 & 3) * 4; }
 
-  template <typename Between>
   __device__ __forceinline__ void multiply(const float (&a)[kTileM][16], const float (&b)[16][kTileN],
-                                           float (&sum)[kRows][kPieces][4], Between between) const {
+                                           float (&sum)[kRows][kPieces][4]) const {
     const int g = by_rows.g, t = by_rows.t;
     __align__(16) float a_values[kRows][4];
     __align__(16) float b_values[4][kWarpN / 8];
@@ -420,7 +417,6 @@ struct TensorMixed {
       for (int j = 0; j < kWarpN / 32; ++j)
         *(float4 *)&b_values[k][4 * j] =
             *(const float4 *)&b[4 * t + k][(by_rows.warp_n + 32 * j + g % 2 * 16 + g / 2 * 4) ^ swizzle_n(4 * t)];
-    between();
     multiply_chunk<kWarpM / 16, kWarpN / 8, 2, kParts>(
         [&](int i, int c, int e) { return a_values[2 * i + e % 2][2 * c + e / 2]; },
         [&](int j, int c, int e) { return b_values[2 * c + e][j]; },

@@ -169,7 +169,7 @@ __device__ __forceinline__ void weight_acts(const Args &a) {
     const int next = step + kStages - 1;
     if (next < steps) load(stage == 0 ? kStages - 1 : stage - 1, first + next * apart);
     commit_copies();
-    product.multiply(image_tile[stage], hid_tile[stage], sum, [] {});
+    product.multiply(image_tile[stage], hid_tile[stage], sum);
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 

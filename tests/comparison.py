@@ -8,7 +8,7 @@ def tolerance(dtype, terms, precision="float32", size=1000):
     if precision in ("tf32", "float16"):
         # Two operands are each off by up to 0.7 of a unit in the eleventh bit. Few sums may all come out small: 8 are
         # off by over 1e-3 in one draw of 600, by over 2e-3 in one of 200,000.
-        return 1e-3 if size >= 32 else 2e-3
+        return 1e-3 if size >= 16 else 2e-3
     if dtype == "float64":
         return 1e-13
     return 2e-6 if terms <= 5000 else 5e-6

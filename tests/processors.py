@@ -15,6 +15,10 @@ from tests import DEVICE, REASON
 GPU_CONTEXT = "convnet_ops_tests"
 
 
+# The families of which CONVNET_OPS_VARIANT=tiles=... names a row.
+TILES = ("tile_operands", "tile_gradient_operands")
+
+
 class Processor(object):
     """The CPU, or the GPU with the row that `variant` names (as CONVNET_OPS_VARIANT does); '' lets the op choose."""
 
@@ -85,7 +89,7 @@ def gpu(op, all_rows, number=0):
     if all_rows:
         tf32 = getattr(op, "tf32", False)
         rows = [row for row in families[0].rows if row.name != "plain" and bool(row.tf32) == tf32]
-        tiles = [row for family in families if family.name == "tile_operands" for row in family.rows]
+        tiles = [row for family in families if family.name in TILES for row in family.rows]
         # Slow checks take half of a convolution's rows a problem: of two adjacent tiles one, with both its loads.
         if tiles and os.environ.get("CONVNET_OPS_TIERS") == "quick":
             rows = [row for i, row in enumerate(rows) if i // 2 % 2 == number % 2]
@@ -112,8 +116,8 @@ def row_of(op, processor):
     """The row that a processor forces, or None."""
     families = GPU_TWINS[type(op)].kernel_families
     wanted, _, name = processor.variant.split(",")[0].partition("=")
-    wanted = {"tiles": "tile_operands"}.get(wanted, wanted)
-    return next((row for family in families if family.name == wanted for row in family.rows if row.name == name), None)
+    wanted = TILES if wanted == "tiles" else (wanted,)
+    return next((row for family in families if family.name in wanted for row in family.rows if row.name == name), None)
 
 
 def row_allows(op, processor, size, window=0, stride=0):

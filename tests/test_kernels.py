@@ -10,7 +10,8 @@ from convnet_ops.weight_acts import GpuWeightActs
 from tests.cpp import run_program
 
 # Ops may share one: by name.
-FAMILIES = list({family.name: family for twin in GPU_TWINS.values() for family in twin.kernel_families}.values())
+ALL_FAMILIES = [family for twin in GPU_TWINS.values() for family in twin.kernel_families]
+FAMILIES = list({family.name: family for family in ALL_FAMILIES}.values())
 
 
 def test_families_are_complete():
@@ -23,6 +24,13 @@ def test_families_are_complete():
             assert text.count('extern "C"') == 1
             assert "__launch_bounds__(%d, %d)" % (row.threads, row.blocks_per_sm) in text
             assert re.search(r"\b%s\(args\);" % re.escape(row.template), text)
+
+
+def test_families_of_a_name_are_the_same():
+    # Tests and compile_kernels tell them apart by name.
+    for family in ALL_FAMILIES:
+        same = [other for other in FAMILIES if other.name == family.name]
+        assert [other.digest() for other in same] == [family.digest()], family.name
 
 
 def test_every_struct_member_is_an_argument():
@@ -173,7 +181,7 @@ def plan(
     op = GpuWeightActs if gradient else GpuFilterActs
     families = {family.name: family for family in op.kernel_families}
     tables = (
-        ("tiles", "tile_operands"),
+        ("tiles", "tile_gradient_operands" if gradient else "tile_operands"),
         ("products", "weight_acts" if gradient else "filter_acts"),
         ("fft_products", "fft_gradient_products" if gradient else "fft_products"),
     )

@@ -3,8 +3,6 @@
 #define CONVNET_OPS_GPU_CONV_H
 
 #include <algorithm>
-#include <initializer_list>
-#include <vector>
 
 #include "autotune.h"
 #include "conv_shape.h"
@@ -151,19 +149,6 @@ static void fill_sum_args(const SplitSums &sums, PyGpuArrayObject *out, Args *ar
   elementwise_grid(sums.size, 256 / args->ways, grid);
 }
 
-// An array, or NULL, that is given up with this object.
-class OwnedGpuArray {
- public:
-  explicit OwnedGpuArray(PyGpuArrayObject *array) : array_(array) {}
-  ~OwnedGpuArray() { Py_XDECREF(array_); }
-  PyGpuArrayObject *get() const { return array_; }
-
- private:
-  OwnedGpuArray(const OwnedGpuArray &);
-  void operator=(const OwnedGpuArray &);
-  PyGpuArrayObject *array_;
-};
-
 // At most so many bytes of partial sums.
 static const npy_int64 kPartialBytes = 64 << 20;
 
@@ -263,40 +248,6 @@ static int run_correlation(const char *op, const GpuRows &table, const Correlati
   };
   return run_choice(table, shape, context, out.data, run);
 }
-
-// A new array of float32 for this call only, or NULL with an exception.
-static PyGpuArrayObject *new_workspace(const char *op, const npy_int64 *dims, PyGpuContextObject *context) {
-  return check_index_limit(op, "workspace", 4, dims) != 0 ? NULL : allocate(op, "workspace", 4, dims, context);
-}
-
-// Arrays of float32 for this call only, in one allocation: for each of its own libgpuarray makes and destroys two events and
-// more, a microsecond of the host's time.
-class Workspace {
- public:
-  Workspace(const char *op, std::initializer_list<const npy_int64 *> shapes, PyGpuContextObject *context) : array_(NULL) {
-    npy_int64 size = 0;
-    for (const npy_int64 *dims : shapes) {
-      if (check_index_limit(op, "workspace", 4, dims) != 0) return;
-      offsets_.push_back(size);
-      size += (dims[0] * dims[1] * dims[2] * dims[3] + 63) / 64 * 64;
-    }
-    array_ = allocate(op, "workspace", 1, &size, context);
-  }
-  ~Workspace() { Py_XDECREF(array_); }
-  // With an exception.
-  bool failed() const { return array_ == NULL; }
-  DeviceArray part(int i) const {
-    DeviceArray values = device_array(array_);
-    values.offset += 4 * offsets_[i];
-    return values;
-  }
-
- private:
-  Workspace(const Workspace &);
-  void operator=(const Workspace &);
-  PyGpuArrayObject *array_;
-  std::vector<npy_int64> offsets_;
-};
 
 static npy_int64 array_bytes(const npy_int64 *dims) { return 4 * dims[0] * dims[1] * dims[2] * dims[3]; }
 

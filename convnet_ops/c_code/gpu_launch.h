@@ -7,6 +7,9 @@
 #include <gpuarray/types.h>
 #include <gpuarray_helper.h>
 
+#include <initializer_list>
+#include <vector>
+
 #include "choose_row.h"
 #include "conv_shape.h"
 #include "divisor.h"
@@ -99,6 +102,53 @@ static inline int prepare_output(const char *op, const char *what, PyGpuArrayObj
   *out = allocate(op, what, nd, dims, context, typecode);
   return *out == NULL ? -1 : 0;
 }
+
+// An array, or NULL, that is given up with this object.
+class OwnedGpuArray {
+ public:
+  explicit OwnedGpuArray(PyGpuArrayObject *array) : array_(array) {}
+  ~OwnedGpuArray() { Py_XDECREF(array_); }
+  PyGpuArrayObject *get() const { return array_; }
+
+ private:
+  OwnedGpuArray(const OwnedGpuArray &);
+  void operator=(const OwnedGpuArray &);
+  PyGpuArrayObject *array_;
+};
+
+// A new array of float32 for this call only, or NULL with an exception.
+static inline PyGpuArrayObject *new_workspace(const char *op, const npy_int64 *dims, PyGpuContextObject *context) {
+  return check_index_limit(op, "workspace", 4, dims) != 0 ? NULL : allocate(op, "workspace", 4, dims, context);
+}
+
+// Arrays of float32 for this call only, in one allocation: for each of its own libgpuarray makes and destroys an event, and
+// another where it cuts a free block, which takes the host up to a microsecond.
+class Workspace {
+ public:
+  Workspace(const char *op, std::initializer_list<const npy_int64 *> shapes, PyGpuContextObject *context) : array_(NULL) {
+    npy_int64 size = 0;
+    for (const npy_int64 *dims : shapes) {
+      if (check_index_limit(op, "workspace", 4, dims) != 0) return;
+      offsets_.push_back(size);
+      size += (dims[0] * dims[1] * dims[2] * dims[3] + 63) / 64 * 64;
+    }
+    array_ = allocate(op, "workspace", 1, &size, context);
+  }
+  ~Workspace() { Py_XDECREF(array_); }
+  // With an exception.
+  bool failed() const { return array_ == NULL; }
+  DeviceArray part(int i) const {
+    DeviceArray values = device_array(array_);
+    values.offset += 4 * offsets_[i];
+    return values;
+  }
+
+ private:
+  Workspace(const Workspace &);
+  void operator=(const Workspace &);
+  PyGpuArrayObject *array_;
+  std::vector<npy_int64> offsets_;
+};
 
 static inline int multiprocessor_count(PyGpuContextObject *context) {
   // The last answer is kept: it takes four calls of the driver, and a convolution by tiles asks five times.

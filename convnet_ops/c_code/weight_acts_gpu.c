@@ -137,12 +137,12 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
   const npy_int64 gradients_dims[4] = {plan.elements * filters, plan.chunk_rows, plan.tile_cols, plan.n};
   if (prepare_output(op, "partial sums", partials, 5, copy_dims, context) != 0) return -1;
 
-  const bool fft = is_fft(tile_operands_rows().rows[plan.row]);
+  const bool fft = is_fft(tile_gradient_operands_rows().rows[plan.row]);
   const GpuRows table = fft ? fft_gradient_products_rows() : weight_acts_rows();
-  ProductShape shape = tile_gradient_product(plan, tile_operands_rows().rows[plan.row], problem);
+  ProductShape shape = tile_gradient_product(plan, tile_gradient_operands_rows().rows[plan.row], problem);
   if (prints_config()) {
     const npy_int64 splits = tile_chunks(plan) * cheapest_row(table, shape, card_of(context)).splits;
-    print_plan(tile_operands_rows(), plan, "weight_acts",
+    print_plan(tile_gradient_operands_rows(), plan, "weight_acts",
                array_bytes(patches_dims) + array_bytes(gradients_dims) +
                    4 * splits * problem.channels * plan.elements * filters);
   }
@@ -151,7 +151,7 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
     const Workspace workspace(op, {patches_dims, gradients_dims, sums_dims}, context);
     if (workspace.failed()) return -1;
     const DeviceArray patches = workspace.part(0), gradients = workspace.part(1), sums = workspace.part(2);
-    const int at_once = tile_operands_rows().rows[plan.row].tile_n;
+    const int at_once = tile_gradient_operands_rows().rows[plan.row].tile_n;
     size_t grid[3];
     npy_int64 splits = 0;
     for (npy_int64 first = 0; first < plan.tile_rows; first += plan.chunk_rows) {
@@ -164,7 +164,7 @@ int weight_acts_by_tiles(const char *op, const TilePlan &plan, const ConvShape &
       operands.out_cols = (int)s.out_cols;
       operands.gradients_size = (int)(filters * rows * plan.tile_cols * plan.n);
       operands_grid(operands.gradients_size, at_once, &operands, grid);
-      if (tile_operands_launch(plan.row, grid, &operands, context) != 0) return -1;
+      if (tile_gradient_operands_launch(plan.row, grid, &operands, context) != 0) return -1;
 
       const npy_int64 columns = rows * plan.tile_cols * plan.n;
       const npy_int64 sums_offset = 4 * splits * problem.channels * plan.elements * filters;
@@ -296,7 +296,7 @@ int APPLY_SPECIFIC(weight_acts)(PyGpuArrayObject *images, PyGpuArrayObject *hid_
   if (choose_halves(params->float16 != 0, half_table, halves, table, shape, params->context, *gradient, run_halves, run_direct,
                     &by_halves) != 0)
     return -1;
-  const TileTables tables = {tile_operands_rows(), table, fft_gradient_products_rows()};
+  const TileTables tables = {tile_gradient_operands_rows(), table, fft_gradient_products_rows()};
   const auto no_rest = [](npy_int64) { return -1.; };  // a sum over all images is best cut elsewhere
   return run_plan(tables, problem, true, by_halves ? half_table : table, by_halves ? halves : shape, params->context, *gradient,
                   no_rest,
