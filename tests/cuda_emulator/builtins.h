@@ -1,4 +1,4 @@
-// CUDA's language in C++17: what kernels, and cluda.h of libgpuarray, use of it.
+// CUDA's language in C++: what kernels, and cluda.h of libgpuarray, use of it.
 //
 // kernel_builder.cpp puts this before the kernel text. __shared__, __global__ and __launch_bounds__ are not defined here:
 // it rewrites them after preprocessing.

@@ -51,8 +51,15 @@ struct Copy {
   int batch;
 };
 
+// Where a fiber, or the scheduler, goes on. gcc's own jumps, since swapcontext asks the system for the signal mask at each switch,
+// and the sanitizer watches longjmp.
+typedef void *Place[5];
+
+__attribute__((noinline, noreturn)) void go_on(Place &place) { __builtin_longjmp(place, 1); }
+
 struct Fiber {
-  ucontext_t context;
+  Place place;
+  bool started = false;
   EmulatorThread thread;
   int number;
   State state;
@@ -125,6 +132,9 @@ class Worker {
       run_block(index);
     }
     current = NULL;
+    // Those that a fault stopped never come back.
+    if (shared->failed)
+      for (Fiber &f : fibers_) f.started = false;
   }
 
   void run_kernel() { shared_->launch.kernel->call(shared_->launch.arguments); }
@@ -144,7 +154,9 @@ class Worker {
     abort();
   }
 
-  void yield() { swapcontext(&running_->context, &scheduler_); }
+  __attribute__((noinline)) void yield() {
+    if (__builtin_setjmp(running_->place) == 0) go_on(scheduler_);
+  }
 
   void wait(State state, const Site &site) {
     running_->state = state;
@@ -231,11 +243,6 @@ class Worker {
       f.warp_epoch = 0;
       f.copies.clear();
       f.batches = 0;
-      getcontext(&f.context);
-      f.context.uc_stack.ss_sp = stacks_ + i * kStackBytes + 4096;
-      f.context.uc_stack.ss_size = kStackBytes - 4096;
-      f.context.uc_link = NULL;
-      makecontext(&f.context, fiber_main, 0);
     }
     for (;;) {
       int done = 0, at_barrier = 0;
@@ -243,7 +250,7 @@ class Worker {
         Fiber &f = fibers_[i];
         if (f.state == State::kReady) {
           running_ = &f;
-          swapcontext(&scheduler_, &f.context);
+          resume();
           running_ = NULL;
           if (shared_->failed) return;
         }
@@ -254,6 +261,23 @@ class Worker {
       if (release_warps(count)) continue;
       if (!release_block(count, at_barrier)) return;
     }
+  }
+
+  // Lets the running fiber run until it yields.
+  __attribute__((noinline)) void resume() {
+    if (__builtin_setjmp(scheduler_) != 0) return;
+    Fiber &f = *running_;
+    if (f.started) go_on(f.place);
+    f.started = true;
+    ucontext_t here, there;
+    getcontext(&there);
+    there.uc_stack.ss_sp = stacks_ + f.number * kStackBytes + 4096;
+    // Not all at the same place of their stacks, which would be the same set of the host's caches.
+    there.uc_stack.ss_size = kStackBytes - 4096 - f.number % 32 * 320;
+    there.uc_link = NULL;
+    makecontext(&there, fiber_main, 0);
+    // Not setcontext: by this call the sanitizer forgets what an abandoned kernel had on the stack.
+    swapcontext(&here, &there);
   }
 
   bool release_warps(int count) {
@@ -315,16 +339,19 @@ class Worker {
   std::vector<SharedVariable> variables_;
   size_t shared_bytes_ = 0, arena_used_ = 0;
   unsigned epoch_ = 0;  // barriers of the block
-  ucontext_t scheduler_;
+  Place scheduler_;
   Fiber *running_ = NULL;
   SharedLaunch *shared_ = NULL;
 };
 
+// A fiber runs one thread of a block after the other.
 void fiber_main() {
   Worker *worker = current;
-  worker->run_kernel();
-  worker->running()->state = State::kDone;
-  worker->yield();
+  for (;;) {
+    worker->run_kernel();
+    worker->running()->state = State::kDone;
+    worker->yield();
+  }
 }
 
 // ---- faults that end the process: say first which thread it was
@@ -403,22 +430,29 @@ std::string run_launch(const Launch &launch) {
 // ---- what kernels call
 
 namespace {
-// c += a * b, both of them words, in the places that mma.sync gives the lanes: product(word of a, word of b) is what two words
-// add. The sum is exact, then rounded toward zero.
-template <typename Product>
-void multiply_words(float *c, const float *a, const float *b, Product product) {
+// c += a * b, both of them words, in the places that mma.sync gives the lanes: decode(word) is what a word holds, product(held,
+// held) what two of them add. The sum is exact, then rounded toward zero.
+template <typename Decode, typename Product>
+void multiply_words(float *c, const float *a, const float *b, Decode decode, Product product) {
   const Fiber *me = current->running(), *warp = me - me->thread.lane;
-  // What another lane holds in the place of one's own `value`.
-  const auto word = [&](int lane, const float *value) {
-    uint32_t bits;
-    memcpy(&bits, (const char *)warp[lane].given + ((const char *)value - (const char *)me->given), 4);
-    return bits;
+  // Copies what another lane holds in the place of one's own.
+  const auto take = [&](int lane, const float *own, uint32_t *words, size_t bytes) {
+    memcpy(words, (const char *)warp[lane].given + ((const char *)own - (const char *)me->given), bytes);
   };
   const int g = me->thread.lane / 4, t = me->thread.lane % 4;
+  decltype(decode(0u)) rows[2][8], columns[2][8];
+  for (int k = 0; k < 4; ++k) {
+    uint32_t words[4];
+    take(4 * g + k, a, words, sizeof words);
+    for (int e = 0; e < 4; ++e) rows[e % 2][k + e / 2 * 4] = decode(words[e]);
+    for (int i = 0; i < 2; ++i) {
+      take(4 * (2 * t + i) + k, b, words, 2 * sizeof words[0]);
+      for (int e = 0; e < 2; ++e) columns[i][k + e * 4] = decode(words[e]);
+    }
+  }
   for (int e = 0; e < 4; ++e) {
     double sum = c[e];
-    for (int k = 0; k < 8; ++k)
-      sum += product(word(4 * g + k % 4, a + k / 4 * 2 + e / 2), word(4 * (2 * t + e % 2) + k % 4, b + k / 4));
+    for (int k = 0; k < 8; ++k) sum += product(rows[e / 2][k], columns[e % 2][k]);
     const float nearest = (float)sum;
     c[e] = fabs((double)nearest) > fabs(sum) ? nextafterf(nearest, 0.f) : nearest;
   }
@@ -487,10 +521,13 @@ void emulator_multiply_tf32(float *c, const float *a, const float *b) {
     memcpy(&result, &bits, 4);
     return (double)result;
   };
-  multiply_words(c, a, b, [&](uint32_t one, uint32_t other) { return cut(one) * cut(other); });
+  multiply_words(c, a, b, cut, [](double one, double other) { return one * other; });
 }
 
 void emulator_multiply_halves(float *c, const float *a, const float *b) {
+  struct Halves {
+    double low, high;
+  };
   // 2^112 moves a half's exponent to a float's, subnormals included.
   const auto value = [](uint32_t half) {
     const uint32_t bits = (half & 0x7FFFu) << 13 | ((half & 0x7C00u) == 0x7C00u ? 0x7F800000u : 0);
@@ -498,9 +535,9 @@ void emulator_multiply_halves(float *c, const float *a, const float *b) {
     memcpy(&size, &bits, 4);
     return (half & 0x8000u ? -1 : 1) * (double)size * 0x1p112;
   };
-  multiply_words(c, a, b, [&](uint32_t one, uint32_t other) {
-    return value(one) * value(other) + value(one >> 16) * value(other >> 16);
-  });
+  multiply_words(
+      c, a, b, [&](uint32_t word) { return Halves{value(word), value(word >> 16)}; },
+      [](const Halves &one, const Halves &other) { return one.low * other.low + one.high * other.high; });
 }
 
 // ---- what gcc's -fsanitize=thread calls at each access of a kernel
