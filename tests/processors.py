@@ -14,6 +14,9 @@ from tests import DEVICE, REASON
 
 GPU_CONTEXT = "convnet_ops_tests"
 
+# Of tests that run on both. CONVNET_OPS_DEVICES=gpu leaves the CPU out, where another run of the tests has it.
+DEVICES = os.environ.get("CONVNET_OPS_DEVICES", "cpu,gpu").split(",")
+
 
 # The families of which CONVNET_OPS_VARIANT=tiles=... names a row.
 TILES = ("tile_operands", "tile_gradient_operands")

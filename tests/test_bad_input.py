@@ -19,7 +19,7 @@ from convnet_ops import (
 )
 from convnet_ops.stochastic_pool import StochasticMaxPoolRop
 
-from tests.processors import GPU_CONTEXT, compiled, gpu_or_skip, to_gpu
+from tests.processors import DEVICES, GPU_CONTEXT, compiled, gpu_or_skip, to_gpu
 
 
 def raises(error, words, call, *arguments, **options):
@@ -192,7 +192,7 @@ def bad_shapes():
 
 
 def test_shapes():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         for op, arrays, words in bad_shapes():
             yield check_shapes, op, arrays, words, device
 

@@ -13,7 +13,7 @@ from theano.gradient import verify_grad
 from tests import problems
 from tests.comparison import assert_close, assert_identical, slack_of
 from tests.directions import check_direction
-from tests.processors import GPU_CONTEXT, Processor, compiled, cpu, gpu, gpu_or_skip, row_allows, to_gpu
+from tests.processors import DEVICES, GPU_CONTEXT, Processor, compiled, cpu, gpu, gpu_or_skip, row_allows, to_gpu
 from tests.test_bad_input import raises
 
 # Elemwise nodes as they are, for all tests the same: else most of the time here is their compilation.
@@ -153,7 +153,7 @@ def check_gradient_values(shape, activation, dtype, device):
 
 
 def test_grad_of_linear_is_its_input():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_grad_of_linear, device
 
 
@@ -463,7 +463,7 @@ def test_shapes_without_values():
 
 
 def test_memory_layouts():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_memory_layouts, device
 
 
@@ -517,7 +517,7 @@ def test_bad_shapes():
         return np.ones(shape, "float32")
 
     images, filters = ones(3, 6, 6, 2), ones(3, 3, 3, 4)
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         for op, arrays, words in [
             (
                 FusedFilterActs(),

@@ -8,7 +8,8 @@ from convnet_ops.pool import SumPool, SumPoolGrad
 from theano.compile.mode import Mode
 from theano.gradient import verify_grad
 
-from tests.directions import check_direction
+from tests.directions import DEVICE_DTYPES, check_direction
+from tests.processors import DEVICES
 
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
 
@@ -110,6 +111,6 @@ def check_second_derivative(name, function, values):
 
 
 def test_directions():
-    for device, dtype in (("cpu", "float64"), ("cpu", "float32"), ("gpu", "float32")):
+    for device, dtype in DEVICE_DTYPES + [("cpu", "float32")] * ("cpu" in DEVICES):
         for name, function, values in all_functions():
             yield check_direction, name, function, values, device, dtype

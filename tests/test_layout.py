@@ -18,8 +18,8 @@ from theano.tensor.subtensor import IncSubtensor, Subtensor
 
 from tests import problems
 from tests.comparison import assert_close, assert_identical
-from tests.directions import check_direction
-from tests.processors import GPU_CONTEXT, cpu, gpu, gpu_or_skip, row_of, to_gpu, variable_for
+from tests.directions import DEVICE_DTYPES, check_direction
+from tests.processors import DEVICES, GPU_CONTEXT, cpu, gpu, gpu_or_skip, row_of, to_gpu, variable_for
 
 OPS = [ShuffleDims(to, flip) for to in ("c01b", "bc01") for flip in (False, True)]
 
@@ -77,7 +77,7 @@ def test_reference_is_a_dimshuffle():
 
 
 def test_memory_layouts():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         for op in OPS:
             yield check_memory_layouts, device, op
 
@@ -104,7 +104,7 @@ def test_derivatives():
     for op in OPS:
         x = np.random.standard_normal((2, 3, 4, 5))
         yield check_verify_grad, op, x
-        for device, dtype in (("cpu", "float64"), ("gpu", "float32")):
+        for device, dtype in DEVICE_DTYPES:
             yield check_direction, str(op), op, [x], device, dtype
 
 
@@ -212,7 +212,7 @@ def on_both(test):
     """A test generator of a check of one device."""
 
     def generator():
-        for device in ("cpu", "gpu"):
+        for device in DEVICES:
             yield test, device
 
     generator.__name__ = test.__name__.replace("check", "test", 1)

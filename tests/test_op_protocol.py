@@ -28,7 +28,7 @@ from convnet_ops.pool import SumPool, SumPoolGrad
 from theano.compile.mode import Mode
 
 from tests.comparison import assert_close, assert_identical
-from tests.processors import Processor, gpu_or_skip, to_gpu, variable_for
+from tests.processors import DEVICES, Processor, gpu_or_skip, to_gpu, variable_for
 
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
 GPU_MODE = Mode(linker="cvm", optimizer="fast_run").including("gpuarray")
@@ -156,7 +156,7 @@ def test_shape_of_partial_sums():
 
 
 def test_partial_sum_bounds_the_partials_and_changes_no_result():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_partial_sum, device
 
 
@@ -205,7 +205,7 @@ def test_output_shape_in_all_its_forms():
 
 
 def test_memory_layouts():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_memory_layouts, device
 
 

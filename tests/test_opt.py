@@ -16,7 +16,7 @@ from theano.gpuarray.basic_ops import GpuFromHost, HostFromGpu
 from theano.gpuarray.type import GpuArrayType
 
 from tests.comparison import assert_close
-from tests.processors import GPU_CONTEXT, gpu_or_skip, to_gpu
+from tests.processors import DEVICES, GPU_CONTEXT, gpu_or_skip, to_gpu
 
 TRANSFERS = (GpuFromHost, HostFromGpu, CacheableHostFromGpu)
 
@@ -160,7 +160,7 @@ print(len(compilations))
 
 
 def test_second_process_compiles_nothing():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_second_process, device
 
 

@@ -12,8 +12,8 @@ from theano.gradient import verify_grad
 
 from tests import problems
 from tests.comparison import assert_close
-from tests.directions import check_direction
-from tests.processors import GPU_CONTEXT, Processor, compiled, cpu, gpu, gpu_or_skip, to_gpu
+from tests.directions import DEVICE_DTYPES, check_direction
+from tests.processors import DEVICES, GPU_CONTEXT, Processor, compiled, cpu, gpu, gpu_or_skip, to_gpu
 from tests.test_bad_input import raises
 from tests.test_pool import pool_row_allows
 
@@ -74,7 +74,7 @@ def check_gpu(op_class, problem):
 
 def test_large_exponents():
     """exp(z) alone would overflow, or vanish: the block's greatest exponent is taken off first."""
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_large_exponents, device
 
 
@@ -98,7 +98,7 @@ def test_formula():
 
 
 def test_nan_and_infinity():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_special_values, device
 
 
@@ -184,7 +184,7 @@ def check_second_derivative(name, arguments):
 
 
 def test_directions():
-    for device, dtype in (("cpu", "float64"), ("gpu", "float32")):
+    for device, dtype in DEVICE_DTYPES:
         # Theano takes seconds to compile each of these for the GPU, and the kernels have tests of their own.
         for arguments in ARGUMENTS if device == "cpu" else ARGUMENTS[:1]:
             for name, (function, values) in functions(arguments).items():
@@ -234,7 +234,7 @@ def test_bad_arguments():
 
 
 def test_bad_shapes():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_shapes, device
 
 
@@ -256,7 +256,7 @@ def check_shapes(device):
 
 def test_gradient_on_one_device():
     """The gradient of p alone, and of h alone, has one node of the gradient op."""
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_gradient_node, device
 
 

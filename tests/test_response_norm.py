@@ -11,8 +11,8 @@ from theano.gradient import verify_grad
 
 from tests import problems
 from tests.comparison import assert_close
-from tests.directions import check_direction
-from tests.processors import Processor, cpu, gpu, gpu_or_skip, row_of, to_gpu
+from tests.directions import DEVICE_DTYPES, check_direction
+from tests.processors import DEVICES, Processor, cpu, gpu, gpu_or_skip, row_of, to_gpu
 
 OPS = (CrossMapNorm, CrossMapNormUndo, CrossMapSum)
 CPU_MODE = Mode(linker="cvm", optimizer="fast_run").excluding("gpuarray")
@@ -131,7 +131,7 @@ def check_second_derivative(name, arguments):
 
 
 def test_directions():
-    for device, dtype in (("cpu", "float64"), ("gpu", "float32")):
+    for device, dtype in DEVICE_DTYPES:
         # Theano takes seconds to compile each of these for the GPU, and the kernels have tests of their own.
         for arguments in ARGUMENTS if device == "cpu" else ARGUMENTS[:1]:
             for name, (function, values) in norm_functions(arguments).items():
@@ -142,7 +142,7 @@ def test_directions():
 
 
 def test_one_node_forward_one_backward_in_place():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_graph, device
 
 
@@ -185,7 +185,7 @@ def test_equality_str_and_shape():
 
 
 def test_nan_and_infinity():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_special_values, device
 
 
@@ -226,7 +226,7 @@ def test_bad_arguments():
 
 
 def test_bad_shapes():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_shapes, device
 
 

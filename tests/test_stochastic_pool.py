@@ -24,8 +24,8 @@ from theano.gradient import verify_grad
 from tests import problems
 from tests.comparison import assert_close, assert_identical
 from tests.cpp import run_program
-from tests.directions import check_direction
-from tests.processors import GPU_CONTEXT, cpu, gpu, gpu_or_skip
+from tests.directions import DEVICE_DTYPES, check_direction
+from tests.processors import DEVICES, GPU_CONTEXT, cpu, gpu, gpu_or_skip
 from tests.test_bad_input import raises
 from tests.test_pool import pool_row_allows
 
@@ -147,7 +147,7 @@ def test_philox():
 
 
 def test_draws_are_as_likely_as_they_should_be():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_distribution, device
 
 
@@ -192,7 +192,7 @@ def assert_likely(counts, expected):
 
 
 def test_new_draw_at_every_call():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_calls, device
 
 
@@ -259,7 +259,7 @@ def assert_follows(function, calls=3, ds=2):
 
 
 def test_gradient_follows_the_draw():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         for check in (check_plain, check_pickled, check_cloned, check_merged, check_separate, check_scanned):
             yield check, device
 
@@ -409,7 +409,7 @@ def check_second_derivative(arguments):
 
 
 def test_directions():
-    for device, dtype in (("cpu", "float64"), ("gpu", "float32")):
+    for device, dtype in DEVICE_DTYPES:
         # Theano takes seconds to compile each of these for the GPU, and the kernels have tests of their own.
         for arguments in ARGUMENTS if device == "cpu" else ARGUMENTS[:1]:
             for name, (function, values) in functions(arguments).items():
@@ -420,7 +420,7 @@ def test_directions():
 
 
 def test_zeros_negatives_nan_and_infinity():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         yield check_special_values, device
 
 

@@ -10,7 +10,7 @@ from theano.tensor.signal.pool import pool_2d
 
 from tests import problems
 from tests.comparison import assert_close, assert_identical
-from tests.processors import GPU_CONTEXT, gpu_or_skip
+from tests.processors import DEVICES, GPU_CONTEXT, gpu_or_skip
 
 
 def function(inputs, outputs, device):
@@ -22,7 +22,7 @@ def function(inputs, outputs, device):
 
 
 def test_conv2d():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         for problem in problems.tier(problems.CONV_PROBLEMS, "quick"):
             # Theano 1.0.5 has no groups on the CPU.
             if problem.groups == 1:
@@ -61,7 +61,7 @@ def check_conv2d(problem, device):
 
 
 def test_pool_2d():
-    for device in ("cpu", "gpu"):
+    for device in DEVICES:
         for problem in problems.tier(problems.POOL_PROBLEMS, "quick"):
             if problem.start == 0 and problem.outputs == 0:
                 yield check_pool_2d, problem, device
