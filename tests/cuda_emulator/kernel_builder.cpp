@@ -17,8 +17,8 @@ namespace {
 
 const char *const kImageMark = "// An image of the emulated NVRTC, for compute capability ";
 
-// C++17's <math.h> is twice as long as C++14's, and takes longer to read than most kernels; GNU's C++14 knows what kernels use of
-// C++17.
+// C++17's <math.h> is twice as long as C++14's, and takes longer to read than most kernels; GNU's C++14 knows what kernels
+// use of C++17.
 const char *const kStandard = " -std=gnu++14 ";
 
 // What the preprocessor makes of the #line before a kernel's text.
@@ -169,7 +169,8 @@ BuiltKernel build_kernel(const std::string &source, const std::string &capabilit
   static const std::string headers =
       read_file(above + "/builtins.h") + read_file(above + "/runtime.h") + read_file(above + "/kernel_builder.cpp");
   const std::string mode = checked_mode();
-  const std::string flags = kStandard + std::string("-O1 -g1 -gdwarf-4 -fPIC -w -fno-strict-aliasing -ffp-contract=fast") + mode_flags(mode);
+  const std::string flags =
+      kStandard + std::string("-O1 -g1 -gdwarf-4 -fPIC -w -fno-strict-aliasing -ffp-contract=fast") + mode_flags(mode);
   const std::string key = content_key(source + '\0' + capability + '\0' + compiler() + flags + '\0' + headers);
   const std::string kernels = folder + "/kernels", built = kernels + "/" + key + ".so";
   if (exists(built)) return {built, ""};

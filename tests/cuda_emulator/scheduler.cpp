@@ -51,8 +51,8 @@ struct Copy {
   int batch;
 };
 
-// Where a fiber, or the scheduler, goes on. gcc's own jumps, since swapcontext asks the system for the signal mask at each switch,
-// and the sanitizer watches longjmp.
+// Where a fiber, or the scheduler, goes on. gcc's own jumps, since swapcontext asks the system for the signal mask at each
+// switch, and the sanitizer watches longjmp.
 typedef void *Place[5];
 
 __attribute__((noinline, noreturn)) void go_on(Place &place) { __builtin_longjmp(place, 1); }
