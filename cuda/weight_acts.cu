@@ -213,13 +213,15 @@ __device__ __forceinline__ void weight_acts_plain(const WeightActsArgs &a) {
     const int s = k % a.by_filter_cols.value;
     const int r = k % a.by_window.value / a.by_filter_cols.value;
     const int channel = filter / a.filters_per_group * a.channels + k / a.by_window.value;
+    const int n = a.by_n.value;
     double sum = 0;
-    for (int q = 0; q < a.length; ++q) {
-      const int row = q / a.by_n.value / a.by_out_cols.value * a.stride_y + r - a.pad_y;
-      const int col = q / a.by_n.value % a.by_out_cols.value * a.stride_x + s - a.pad_x;
+    for (int pixel = 0; pixel < a.length / n; ++pixel) {
+      const int row = pixel / a.by_out_cols.value * a.stride_y + r - a.pad_y;
+      const int col = pixel % a.by_out_cols.value * a.stride_x + s - a.pad_x;
       if (row < 0 || row >= a.rows || col < 0 || col >= a.cols) continue;
-      sum += (double)a.images[((channel * a.rows + row) * a.cols + col) * a.by_n.value + q % a.by_n.value] *
-             a.hid_grads[(size_t)filter * a.length + q];
+      const float *images = a.images + ((channel * a.rows + row) * a.cols + col) * n;
+      const float *hid_grads = a.hid_grads + ((size_t)filter * a.length + pixel * n);
+      for (int image = 0; image < n; ++image) sum += (double)images[image] * hid_grads[image];
     }
     a.partials[i] = a.gradient[i] = (float)sum;
   }

@@ -4,7 +4,7 @@ Tiers: `quick` rows run over every processor and every kernel row, but each over
 alone (processors.gpu); `full` rows over the CPU, the plain kernels and the row that the host code chooses; `networks`
 are the layers of the benchmarks, with as many images and channels as an emulated device can follow.
 CONVNET_OPS_TIERS=quick, or several with commas between, leaves the others out: for slow checks, as of memory. quick
-alone also leaves out half of a convolution's rows of each problem (processors.gpu).
+alone also leaves out three quarters of a convolution's rows of each problem (processors.gpu).
 """
 
 import os
