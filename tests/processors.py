@@ -16,7 +16,8 @@ GPU_CONTEXT = "convnet_ops_tests"
 
 # Of tests that run on both. CONVNET_OPS_DEVICES=gpu leaves the CPU out, where another run of the tests has it.
 DEVICES = os.environ.get("CONVNET_OPS_DEVICES", "cpu,gpu").split(",")
-
+if not set(DEVICES) <= {"cpu", "gpu"}:
+    raise ValueError("CONVNET_OPS_DEVICES is %s; valid are cpu, gpu and cpu,gpu" % ",".join(DEVICES))
 
 # The families of which CONVNET_OPS_VARIANT=tiles=... names a row.
 TILES = ("tile_operands", "tile_gradient_operands")
@@ -76,8 +77,8 @@ def cpu():
 
 
 def gpu(op, all_rows, number=0):
-    """The GPU with the row that `op` chooses, its plain kernel, and, with `all_rows`, every other row of its
-    precision, Winograd's tiles, for every fourth `number` one size of Fourier transforms with one row of its products,
+    """The GPU with the row that `op` chooses, its plain kernel (for TF32 with `all_rows` only) and, with `all_rows`, every
+    other row of its precision, Winograd's tiles, for every fourth `number` one size of Fourier transforms with one row of its products,
     and, for ImageActs, one tile by columns. For an op of precision 'float16': one row of halves; its others are those
     of 'tf32'.
 
