@@ -77,10 +77,10 @@ def cpu():
 
 
 def gpu(op, all_rows, number=0):
-    """The GPU with the row that `op` chooses, its plain kernel (for TF32 with `all_rows` only) and, with `all_rows`, every
-    other row of its precision, Winograd's tiles, for every fourth `number` one size of Fourier transforms with one row of its products,
-    and, for ImageActs, one tile by columns. For an op of precision 'float16': one row of halves; its others are those
-    of 'tf32'.
+    """The GPU with the row that `op` chooses, its plain kernel (for TF32 with `all_rows` only) and, with `all_rows`,
+    every other row of its precision, Winograd's tiles, for every fourth `number` one size of Fourier transforms with
+    one row of its products, and, for ImageActs, one tile by columns. For an op of precision 'float16': one row of
+    halves; its others are those of 'tf32'.
 
     Which ones of these the number decides: they are the same code but for a size. The small transforms come more often,
     since an emulated device takes seconds for a large one.
