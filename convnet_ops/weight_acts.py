@@ -101,21 +101,24 @@ def _rows():
         ("3xtf32", "TensorByColumns<64, 32, 2, 2, 3>", 3, 2, 64),
         ("3xtf32", "TensorByColumns<32, 48, 2, 2, 3>", 3, 3, 61),
         ("3xtf32", "TensorByColumns<32, 32, 2, 2, 3>", 3, 3, 59),
-        ("3xtf32", "TensorByColumns<32, 32, 1, 1, 3>", 4, 12, 45),
         ("tf32", "TensorByColumns<64, 64, 2, 2, 1>", 2, 2, 145),
         ("tf32", "TensorByColumns<64, 32, 2, 2, 1>", 3, 3, 124),
         ("tf32", "TensorByColumns<32, 48, 2, 2, 1>", 3, 4, 116),
         ("tf32", "TensorByColumns<32, 32, 2, 2, 1>", 3, 4, 112),
-        ("tf32", "TensorByColumns<32, 32, 1, 1, 1>", 4, 13, 55),
     ]
     rows = [_row(vec, *tile) for tile in tiles for vec in (4, 1)]
-    # Three blocks of so many sums leave no registers for loads of single floats. Tall tiles read rows of hid_grads
-    # seldom, which counts where these lie megabytes apart (docs/performance.md).
-    large = [
-        ("tf32", "TensorByColumns<64, 48, 2, 2, 1>", 3, 3, 155),
-        ("tf32", "TensorByColumns<48, 64, 2, 2, 1>", 3, 3, 157),
+    # Three blocks of 128 x 96 leave no registers for loads of single floats. Tall tiles read rows of hid_grads seldom,
+    # which counts where these lie megabytes apart (docs/performance.md). The smallest tiles are loaded by two warps
+    # where loads are of single floats, which would keep one busy for longer than the products.
+    rows += [
+        _row(4, "3xtf32", "TensorByColumns<32, 32, 1, 1, 3>", 4, 12, 45),
+        _row(1, "3xtf32", "TensorByColumns<32, 16, 1, 2, 3>", 4, 8, 45),
+        _row(4, "tf32", "TensorByColumns<32, 32, 1, 1, 1>", 4, 13, 55),
+        _row(1, "tf32", "TensorByColumns<32, 16, 1, 2, 1>", 4, 8, 55),
+        _row(4, "tf32", "TensorByColumns<64, 48, 2, 2, 1>", 3, 3, 155),
+        _row(1, "tf32", "TensorByColumns<64, 48, 2, 2, 1>", 3, 2, 126),
+        _row(4, "tf32", "TensorByColumns<48, 64, 2, 2, 1>", 3, 3, 157),
     ]
-    rows += [_row(4, *tile) for tile in large]
     return rows + [Row("plain", "weight_acts_plain", 256)]
 
 
