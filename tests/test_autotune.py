@@ -116,11 +116,13 @@ def check_tiles(op_class):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "answers.txt")
         run_tuned(path, op, *arrays)
+        # ImageActs asks of tiles beside the one of its two direct ways that was faster: that answer stays.
+        others = [line for line in lines_of(path) if not line.startswith("tiles_")]
         answers = [line.split() for line in lines_of(path) if line.startswith("tiles_" + family.name)]
         assert len(answers) == 1, lines_of(path)
         for name in ("none", "winograd_2x2_3x3", "winograd_4x4_3x3", "fft_16x16"):
             followed = os.path.join(folder, name)
-            write(followed, "%s %s 1" % (answers[0][0], name))
+            write(followed, "%s %s 1" % (answers[0][0], name), *others)
             outputs, printed = run_tuned(followed, op, *arrays)
             assert (": tiles " in printed) == (name != "none"), printed
             assert name == "none" or "row %s," % name in printed, printed
