@@ -55,7 +55,7 @@ def run(options):
             benchmark = conv.LayerBenchmark(conv.LAYERS[name]._replace(batch=batch), theanos=False, bc01=False)
             for key in benchmark.functions:
                 family = "tiles" if options.tiles else conv.FAMILIES[key[3]]
-                names = ["none"] + [row.name for row in tiles.PATCHES.rows]
+                names = ["none"] + [row.name for row in tiles.OPERANDS.rows]
                 if not options.tiles:
                     families = {table.name: table for table in conv.wanted_op(key[0], key[3]).kernel_families}
                     family += "_f16" if key[1] == "float16" else ""
