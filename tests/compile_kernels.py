@@ -1,5 +1,7 @@
 """Compiles every row of every kernel table by NVRTC, as libgpuarray does, for six kinds of cards.
 
+A row is compiled for the cards that it is launched on.
+
 It needs no GPU:
 
     python -m tests.compile_kernels [COMPUTE_CAPABILITY ...]
@@ -79,9 +81,12 @@ def resources(ptx, capability):
 
 def compile_row(task):
     """One row for all cards: its name, a cell for each of them, and what failed."""
-    name, source, capabilities = task
+    name, source, least, capabilities = task
     library, cells, problems = nvrtc(), [], []
     for capability in capabilities:
+        if int(capability) < least:
+            cells.append("-")
+            continue
         compiled = Compiled(library, source, capability)
         found = compiled.log if compiled.ptx is None else resources(compiled.ptx, capability) if PTXAS else "compiled"
         if compiled.ptx is None or isinstance(found, str) and PTXAS:
@@ -94,7 +99,7 @@ def compile_row(task):
 def main(capabilities):
     families = {family.name: family for twin in GPU_TWINS.values() for family in twin.kernel_families}
     tasks = [
-        (family.kernel_name(row), family.cuda_text(row), capabilities)
+        (family.kernel_name(row), family.cuda_text(row), row.capability, capabilities)
         for family in families.values()
         for row in family.rows
     ]
