@@ -2,7 +2,7 @@
 # make test    the nose suite; on the GPU too where there is one
 # make check   the linter
 # make test-emulated   the GPU's tests on an emulated CUDA device: needs pygpu, no GPU
-# make kernels    compile every kernel for all cards with NVRTC, and print registers and spills: needs no GPU
+# make kernels    compile every kernel with NVRTC for the cards that launch it, and print registers and spills: needs no GPU
 # make memcheck   the ops' GPU tests under compute-sanitizer (CUDA's), four at a time
 # make bench   time the ops on a GPU and on the CPU, and make the tables in benchmarks/; wants TORCH_PYTHON=python3, an
 #              interpreter that has PyTorch

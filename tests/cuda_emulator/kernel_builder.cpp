@@ -65,7 +65,7 @@ std::string compiler() {
 std::string mode_flags(const std::string &mode) {
   // Kernels take no addresses of variables to outer scopes, and looking for such takes a fifth of compiling.
   if (mode == "address") return " -fsanitize=address -fno-sanitize-address-use-after-scope";
-  // Calls of __tsan_read4 and its kind at every access; scheduler.cpp defines them, ThreadSanitizer's library stays out.
+  // Calls of __tsan_read4 and its kind at every access; runtime.cpp defines them, ThreadSanitizer's library stays out.
   if (mode == "race") return " -fsanitize=thread";
   return "";
 }

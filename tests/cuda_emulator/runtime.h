@@ -1,4 +1,4 @@
-// What a kernel, compiled as C++, asks of the emulated device. scheduler.cpp answers.
+// What a kernel, compiled as C++, asks of the emulated device.
 #ifndef CUDA_EMULATOR_RUNTIME_H
 #define CUDA_EMULATOR_RUNTIME_H
 
