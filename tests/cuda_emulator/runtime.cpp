@@ -1,6 +1,10 @@
 #include "runtime.h"
 
+#include <cmath>
+
 #include "worker.h"
+
+using namespace emulator;
 
 namespace {
 // c += a * b, both of them words, in the places that mma.sync gives the lanes: decode(word) is what a word holds, product(held,

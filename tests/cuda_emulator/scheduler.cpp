@@ -8,6 +8,8 @@
 
 #include "worker.h"
 
+namespace emulator {
+
 __thread Worker *current = NULL;
 
 // A fiber runs one thread of a block after the other.
@@ -19,6 +21,10 @@ void fiber_main() {
     worker->yield();
   }
 }
+
+}  // namespace emulator
+
+using namespace emulator;
 
 namespace {
 

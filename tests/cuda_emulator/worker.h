@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -19,6 +18,8 @@
 #include "kernel_builder.h"
 #include "races.h"
 #include "scheduler.h"
+
+namespace emulator {
 
 const size_t kStackBytes = 256 << 10;  // AddressSanitizer makes frames large
 const size_t kRedZone = 64;            // around a shared variable
@@ -343,5 +344,7 @@ class Worker {
   Fiber *running_ = NULL;
   SharedLaunch *shared_ = NULL;
 };
+
+}  // namespace emulator
 
 #endif
